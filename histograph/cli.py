@@ -1,0 +1,260 @@
+"""The `histograph` command: build graphs, pre-train on them, embed, evaluate; quickstart and doctor."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From histopathology slides to graphs, and from graphs to vectors. Lengths are micrometres.",
+)
+
+_OUT = typer.Option("--out", help="Folder for the results; made when it does not exist.")
+_NODE_TYPE = typer.Option(help="Which layer of the graphs to use: cell, tissue, patch or region.")
+_WINDOW = typer.Option(help="Cut every slide into square windows of this side, in µm; 0 takes whole slides.")
+_MIN_NODES = typer.Option(help="Leave out windows with fewer nodes than this.")
+_BATCH = typer.Option(help="Graphs (or windows) a batch.")
+
+
+@app.command()
+def build(
+    slides: Annotated[list[Path], typer.Argument(help="Slides: files, or folders that hold them.")],
+    out: Annotated[Path, _OUT],
+    mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, for slides that do not say it themselves.")] = None,
+    entities: Annotated[str, typer.Option(help="Comma-separated: cell, tissue, patch, region.")] = "cell,tissue,patch",
+    workers: Annotated[int, typer.Option(help="Threads a slide.")] = 2,
+    overwrite: Annotated[bool, typer.Option(help="Build again what is complete.")] = False,
+) -> None:
+    """Turn slides into graph files, one .safetensors a slide, with a manifest.
+
+    A second run skips the slides that are complete. A broken slide is reported and does not stop the rest;
+    the exit status is then 1.
+    """
+    from histograph.graphs import build_many
+
+    frame = build_many(
+        _slide_files(slides),
+        out,
+        mpp=mpp,
+        overwrite=overwrite,
+        entities=tuple(name.strip() for name in entities.split(",") if name.strip()),
+        workers=workers,
+    )
+    columns = [name for name in frame.columns if name.startswith("n_")]
+    for row in frame.to_dict("records"):
+        facts = ", ".join(f"{int(row[name])} {name[2:]}" for name in columns if row[name] == row[name])
+        print(f"{row['status']:8s} {row['slide_id']}: {facts if row['status'] != 'failed' else row['error']}")
+    if (frame["status"] == "failed").any():
+        raise typer.Exit(1)
+
+
+@app.command()
+def pretrain(
+    graphs: Annotated[list[Path], typer.Argument(help="Graph files, or a folder of them.")],
+    out: Annotated[Path, _OUT],
+    node_type: Annotated[str, _NODE_TYPE] = "tissue",
+    window_um: Annotated[float, _WINDOW] = 256.0,
+    min_nodes: Annotated[int, _MIN_NODES] = 4,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 50,
+    batch_size: Annotated[int, _BATCH] = 32,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    hidden_dim: Annotated[int, typer.Option(help="Width of the network, and of the vectors.")] = 128,
+    mask_ratio: Annotated[float, typer.Option(help="Share of the nodes, and of the edges, that is hidden.")] = 0.6,
+    seed: Annotated[int, typer.Option(help="Seed of weights, masks and order.")] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = True,
+    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard logs.")] = False,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+) -> None:
+    """Pre-train an H-MGDM on graph files; leaves method.safetensors, checkpoints and a CSV log in --out."""
+    import torch
+
+    from histograph.methods import HMGDM
+    from histograph.training import pretrain as run
+
+    data = _dataset(graphs, node_type, window_um, min_nodes)
+    torch.manual_seed(seed)
+    method = HMGDM(
+        data.node_dim,
+        data.edge_dim,
+        hidden_dim=hidden_dim,
+        node_mask_ratio=mask_ratio,
+        edge_mask_ratio=mask_ratio,
+    )
+    frame = run(
+        method,
+        data,
+        epochs=epochs,
+        out=out,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        resume=resume,
+        tensorboard=tensorboard,
+        accelerator=accelerator,
+    )
+    print(f"loss {frame['loss'].iloc[0]:.4f} -> {frame['loss'].iloc[-1]:.4f} in {len(frame)} epochs")
+    print(f"method: {out / 'method.safetensors'}")
+
+
+@app.command()
+def embed(
+    graphs: Annotated[list[Path], typer.Argument(help="Graph files, or a folder of them.")],
+    out: Annotated[Path, _OUT],
+    method: Annotated[Path, typer.Option(help="The file method.safetensors that pretrain left.")],
+    node_type: Annotated[str, _NODE_TYPE] = "tissue",
+    window_um: Annotated[float, _WINDOW] = 0.0,
+    min_nodes: Annotated[int, _MIN_NODES] = 1,
+    batch_size: Annotated[int, _BATCH] = 32,
+) -> None:
+    """Turn graphs into vectors: embeddings.safetensors (graphs and nodes) and embeddings.csv (graphs) in --out."""
+    from histograph.methods import load_method
+    from histograph.training import embed as run
+
+    data = _dataset(graphs, node_type, window_um, min_nodes)
+    vectors = run(load_method(method), data, batch_size=batch_size)
+    out.mkdir(parents=True, exist_ok=True)
+    vectors.save(out / "embeddings.safetensors")
+    _write_csv(out / "embeddings.csv", vectors.slide_ids, vectors.graph.numpy())
+    print(f"{vectors.graph.shape[0]} graphs, {vectors.graph.shape[1]} numbers each: {out / 'embeddings.safetensors'}")
+
+
+@app.command()
+def evaluate(
+    embeddings: Annotated[Path, typer.Argument(help="The file embeddings.safetensors that embed left.")],
+    labels: Annotated[Path, typer.Option(help="CSV with columns slide_id and label, and group where patients have several slides.")],
+    out: Annotated[Path, _OUT],
+    probe: Annotated[str, typer.Option(help="linear or knn.")] = "linear",
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation, by group.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
+) -> None:
+    """Ask how well the vectors answer a question: probe with grouped folds and bootstrap intervals."""
+    from histograph.evaluation import knn_probe, linear_probe
+    from histograph.training import Embeddings
+
+    probes = {"linear": linear_probe, "knn": knn_probe}
+    if probe not in probes:
+        raise ValueError(f"--probe must be one of {', '.join(probes)}; found '{probe}'")
+    vectors = Embeddings.load(embeddings)
+    y, groups = _labels(labels, vectors.slide_ids)
+    result = probes[probe](vectors, y, groups=groups, folds=folds, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    frame = result.to_frame()
+    frame.to_csv(out / f"{probe}_probe.csv", index=False)
+    result.predictions.to_csv(out / f"{probe}_predictions.csv", index=False)
+    print(frame.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, _OUT] = Path("histograph-quickstart"),
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes of pre-training.")] = 150,
+) -> None:
+    """Run the main job on the bundled slide: graph, pre-training, vectors, evaluation, pictures, a one-page report."""
+    from histograph.quickstart import quickstart as run
+
+    print(f"report: {run(out, seed=seed, epochs=epochs)}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say which parts are usable here, with the line that would install what is missing."""
+    from histograph.doctor import report
+
+    text, sound = report()
+    print(text)
+    if not sound:
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; an expected error is one clear line on stderr and exit status 1.
+
+    Parameters
+    ----------
+    arguments
+        The words after `histograph`; by default those of the shell.
+
+    Raises
+    ------
+    SystemExit
+        Always: 0 when all went well, 1 after an error, 2 for wrong usage, 130 after Ctrl-C.
+
+    Examples
+    --------
+    >>> from histograph.cli import main
+    >>> try:
+    ...     main(["build", "no-such-slide.svs", "--out", "graphs"])
+    ... except SystemExit as stop:
+    ...     print(stop.code)
+    1
+    """
+    try:
+        app(arguments, prog_name="histograph")
+    except KeyboardInterrupt:
+        print("histograph: stopped; what was complete is kept", file=sys.stderr)
+        raise SystemExit(130) from None
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        print(f"histograph: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _slide_files(paths: list[Path]) -> list[Path]:
+    """Expand folders to the slides in them; everything else is passed on as it is."""
+    from histograph.slides import SLIDE_SUFFIXES
+
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"no slide at {path}: check the path")
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES)
+            if not found:
+                raise FileNotFoundError(f"the folder {path} holds no slide ({', '.join(sorted(SLIDE_SUFFIXES))})")
+            files += found
+        else:
+            files.append(path)
+    return files
+
+
+def _dataset(paths: list[Path], node_type: str, window_um: float, min_nodes: int):
+    """Open graph files, or one folder of them, as a dataset of one layer."""
+    from histograph.graphs import GraphDataset
+
+    source: Path | list[Path] = paths[0] if len(paths) == 1 and paths[0].is_dir() else paths
+    return GraphDataset(source, node_type=node_type, window_um=window_um or None, min_nodes=min_nodes)
+
+
+def _labels(path: Path, slide_ids: list[str]) -> tuple[list[str], list[str]]:
+    """Labels and groups in the order of `slide_ids`, joined on the id."""
+    if not path.exists():
+        raise FileNotFoundError(f"no label table at {path}")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for column in ("slide_id", "label"):
+        if not rows or column not in rows[0]:
+            raise ValueError(f"the label table {path} needs a header with the columns slide_id and label; {column} is missing")
+    table = {row["slide_id"]: row for row in rows}
+    missing = sorted(set(slide_ids) - set(table))
+    if missing:
+        raise ValueError(f"the label table {path} has no row for {len(missing)} slides, first {missing[0]}: add them")
+    return [table[s]["label"] for s in slide_ids], [table[s].get("group") or s for s in slide_ids]
+
+
+def _write_csv(path: Path, slide_ids: list[str], values) -> None:
+    """Write one row a graph, to a temporary name first."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["slide_id", *(f"z{i}" for i in range(values.shape[1]))])
+        writer.writerows([slide_id, *map(repr, map(float, row))] for slide_id, row in zip(slide_ids, values, strict=True))
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main()

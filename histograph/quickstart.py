@@ -1,0 +1,256 @@
+"""The main job on the bundled slide, end to end: slide, graph, pre-training, vectors, evaluation, pictures, report.
+
+`histograph quickstart` runs it. Read it top to bottom as the example of the whole package; every step is one call
+that works the same on any slide.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch_geometric.data import Data, HeteroData
+
+    from histograph.methods import Method
+    from histograph.slides import Slide
+
+WINDOW_UM = 96.0  # side of a training window: the field of one labelled patch
+SUPERPIXELS = {"size_um": 12.0, "mpp": 1.0}  # fine enough for some 40 nodes in such a window
+
+
+@dataclass
+class Journal:
+    """Times the steps and keeps the facts that the report tells."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _start: float = field(default_factory=time.perf_counter)
+
+    def step(self, name: str) -> None:
+        """Close the step that just ended under `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = now - self._start
+        self._start = now
+
+
+def quickstart(out: str | Path, seed: int = 0, epochs: int = 150, n_patches: int | None = None, progress: bool = True) -> Path:
+    """Run the main job on the bundled slide and leave everything in a folder.
+
+    Parameters
+    ----------
+    out
+        Folder for the results; made when it does not exist.
+    seed
+        Seed of weights, masks, order, folds and bootstrap.
+    epochs
+        Passes of pre-training over the windows of the slide.
+    n_patches
+        How many of the bundled labelled patches to evaluate on (balanced); None takes all.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    Path
+        The one-page report, `out/report.html`, beside `graphs/`, `run/` (the trained method), tables and pictures.
+
+    Raises
+    ------
+    OSError
+        When `out` cannot be written.
+    """
+    import torch
+
+    import histograph as hg
+    from histograph.report import write_report
+
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    journal = Journal()
+
+    slide = hg.open_slide(hg.bundled.slide_path())
+    graph = hg.build_graph(slide, entities={"cell": {}, "tissue": SUPERPIXELS, "patch": {}}, progress=progress)
+    hg.validate(graph)
+    hg.save(graph, out / "graphs" / f"{slide.slide_id}.safetensors")
+    journal.step("slide to graph")
+
+    data = hg.GraphDataset(out / "graphs", node_type="tissue", window_um=WINDOW_UM, min_nodes=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        method = hg.methods.HMGDM(data.node_dim, data.edge_dim, hidden_dim=128)
+        untrained = hg.methods.HMGDM(data.node_dim, data.edge_dim, hidden_dim=128)
+    untrained.before_epoch(0, data)  # the same standardisation of features: only the training differs
+    losses = hg.pretrain(method, data, epochs=epochs, out=out / "run", seed=seed, progress=progress)
+    journal.step("pre-training")
+
+    tissue = hg.graphs.layer(graph, "tissue")
+    clusters = cluster_nodes(hg.embed(method, [tissue]).node.numpy(), seed=seed)
+    journal.step("embedding and clusters")
+
+    patches = patch_graphs(n_patches, progress=progress)
+    table = evaluate(method, untrained, patches, seed=seed)
+    table.to_csv(out / "evaluation.csv", index=False)
+    journal.step("evaluation")
+
+    pictures = draw(out, slide, graph, clusters, losses, table)
+    journal.step("pictures")
+    return write_report(out / "report.html", slide, graph, losses, table, pictures, journal.seconds)
+
+
+def cluster_nodes(vectors: np.ndarray, n_clusters: int = 6, seed: int = 0) -> np.ndarray:
+    """Group node vectors by k-means; clusters are numbered from the largest to the smallest.
+
+    Parameters
+    ----------
+    vectors
+        (N, D) node vectors.
+    n_clusters
+        Number of clusters, at most N.
+    seed
+        Seed of k-means.
+
+    Returns
+    -------
+    ndarray
+        (N,) int64 cluster of each node.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from histograph.quickstart import cluster_nodes
+    >>> cluster_nodes(np.array([[0.0], [0.1], [0.2], [5.0]]), n_clusters=2).tolist()
+    [0, 0, 0, 1]
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.preprocessing import StandardScaler
+
+    n_clusters = min(n_clusters, len(vectors))
+    labels = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(StandardScaler().fit_transform(vectors))
+    order = np.argsort(-np.bincount(labels, minlength=n_clusters), kind="stable")
+    rank = np.empty(n_clusters, np.int64)
+    rank[order] = np.arange(n_clusters)
+    return rank[labels]
+
+
+@dataclass
+class PatchGraphs:
+    """Graphs of the labelled patches, with their labels and groups in the same order."""
+
+    graphs: list[Data]
+    y: np.ndarray
+    group: np.ndarray
+
+
+def patch_graphs(n_patches: int | None = None, progress: bool = True) -> PatchGraphs:
+    """Build the tissue graph of each bundled labelled patch.
+
+    Parameters
+    ----------
+    n_patches
+        How many patches, half of each class; None takes all.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    PatchGraphs
+    """
+    from tqdm.auto import tqdm
+
+    import histograph as hg
+
+    bundled = hg.bundled.patches()
+    chosen = np.arange(len(bundled.y))
+    if n_patches is not None:
+        chosen = np.sort(np.concatenate([np.flatnonzero(bundled.y == c)[: n_patches // 2] for c in (0, 1)]))
+    graphs = []
+    for i in tqdm(chosen, desc="labelled patches", disable=not progress):
+        patch = hg.open_slide(bundled.images[i], mpp=bundled.mpp)
+        whole = hg.build_graph(patch, entities={"tissue": SUPERPIXELS}, mask=None, progress=False)
+        graphs.append(hg.graphs.layer(whole, "tissue"))
+    return PatchGraphs(graphs, bundled.y[chosen], bundled.group[chosen])
+
+
+def evaluate(method: Method, untrained: Method, patches: PatchGraphs, seed: int = 0) -> pd.DataFrame:
+    """Probe the vectors of the pre-trained encoder beside two baselines.
+
+    The baselines are the mean of the hand-made node features and the same encoder before training.
+
+    Parameters
+    ----------
+    method, untrained
+        The encoder after and before pre-training.
+    patches
+        Labelled graphs.
+    seed
+        Seed of folds and bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        One row per representation, probe and metric, with value and interval, and the paired difference to hand-made features.
+    """
+    import pandas as pd
+
+    import histograph as hg
+
+    vectors = {
+        "hand-made features": np.stack([graph.x.mean(0).numpy() for graph in patches.graphs]),
+        "untrained encoder": hg.embed(untrained, patches.graphs, progress=False),
+        "pre-trained H-MGDM": hg.embed(method, patches.graphs, progress=False),
+    }
+    tables = []
+    for probe in ("linear", "knn"):
+        table = hg.evaluation.compare(
+            vectors, patches.y, groups=patches.group, probe=probe, baseline="hand-made features", seed=seed
+        )
+        table.insert(0, "probe", probe)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def draw(
+    out: Path, slide: Slide, graph: HeteroData, clusters: np.ndarray, losses: pd.DataFrame, table: pd.DataFrame
+) -> dict[str, Path]:
+    """Draw the pictures of the report into `out` and return their paths by caption."""
+    from matplotlib.figure import Figure
+
+    import histograph as hg
+
+    width_um, height_um = slide.size_um
+    detail = (width_um * 0.4, height_um * 0.4, min(250.0, width_um), min(250.0, height_um))
+
+    def cells(ax):
+        hg.plot(graph, slide=slide, node_type="cell", ax=ax)
+
+    def cells_detail(ax):
+        hg.plot(graph, slide=slide, node_type="cell", window_um=detail, ax=ax)
+
+    def tissue_clusters(ax):
+        hg.plotting.plot_clusters(graph, clusters, slide=slide, node_type="tissue", ax=ax)
+
+    def loss(ax):
+        hg.plotting.plot_training(losses, ax=ax)
+
+    def comparison(ax):
+        hg.plotting.plot_comparison(table[(table.probe == "linear") & (table.metric == "auc")], ax=ax)
+
+    drawings = {
+        "cells.png": ("Cells and their Delaunay edges (at most 50 µm) over the slide", cells, (8, 10)),
+        "cells_detail.png": ("The same, closer", cells_detail, (7, 7)),
+        "clusters.png": ("Superpixels coloured by the cluster of their vector", tissue_clusters, (8, 10)),
+        "training.png": ("Pre-training loss", loss, (6, 3.5)),
+        "comparison.png": ("Tumour or not: area under the ROC curve of a linear probe, 95 % interval", comparison, (6, 3)),
+    }
+    pictures = {}
+    for name, (caption, drawing, size) in drawings.items():
+        figure = Figure(figsize=size, layout="constrained")
+        drawing(figure.subplots())
+        figure.savefig(out / name, dpi=130)
+        pictures[caption] = out / name
+    return pictures
