@@ -1,0 +1,152 @@
+"""Open a slide, whatever holds it: the dispatch on the content of the file, and the errors."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import openslide
+import tifffile
+from PIL import UnidentifiedImageError
+
+from .image_reader import ArrayReader, ImageReader
+from .openslide_reader import OpenSlideReader
+from .reader import Reader
+from .slide import Slide
+from .tiff_check import check_complete, is_tiff
+from .tiff_reader import TiffReader
+
+__all__ = ["open_slide"]
+
+
+def open_slide(
+    path: str | os.PathLike[str] | np.ndarray,
+    mpp: float | Sequence[float] | None = None,
+    *,
+    slide_id: str | None = None,
+) -> Slide:
+    """Open a whole-slide image, a TIFF, a flat image or an array as a Slide.
+
+    The content of the file decides the reader, not its extension: OpenSlide first, then tifffile for the TIFF
+    and OME-TIFF files that OpenSlide refuses or reads only in part, then Pillow for PNG, JPEG, BMP, WebP and
+    JPEG 2000.
+
+    Parameters
+    ----------
+    path : str, path or numpy.ndarray
+        The file (for MIRAX the .mrxs file), or pixels: (h, w), (h, w, 3) or (h, w, 4); uint8, uint16 or bool.
+    mpp : float or (float, float), optional
+        Micrometres per level-0 pixel, or (x, y); overrides what the file says. Required where the file says
+        nothing.
+    slide_id : str, optional
+        Name of the slide; the stem of the file name, or "array", if not given.
+
+    Returns
+    -------
+    Slide
+        Open for reading; close it or use it in a `with` statement.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IsADirectoryError
+        If the path is a folder.
+    TypeError
+        If `path` is neither a path nor an array.
+    ValueError
+        If the file is empty, truncated, of an unknown format or without mpp, or `mpp` is not positive.
+
+    Examples
+    --------
+    >>> slide = open_slide(np.full((100, 200, 3), 255, np.uint8), mpp=0.5)
+    >>> slide.dimensions, slide.size_um
+    ((200, 100), (100.0, 50.0))
+    """
+    given = _as_pair(mpp)
+    reader: Reader
+    if isinstance(path, np.ndarray):
+        reader, source, name = ArrayReader(path), None, "the array"
+    elif isinstance(path, str | os.PathLike):
+        source = Path(path)
+        reader, name = _open_reader(source), str(source)
+    else:
+        raise TypeError(f"path must be a file path or a numpy array, found {type(path).__name__}")
+    final = given or reader.mpp
+    if final is None:
+        reader.close()
+        raise ValueError(
+            f"{name} does not say how many µm a pixel spans (mpp). Give it: open_slide(..., mpp=0.25) "
+            "(0.25 is usual for a 40x scan, 0.5 for 20x; use the value of your scanner), or mpp=(x, y)."
+        )
+    if slide_id is None:
+        slide_id = source.stem if source is not None else "array"
+    return Slide(reader, final, slide_id, path=source, mpp_given=given)
+
+
+def _as_pair(mpp: float | Sequence[float] | None) -> tuple[float, float] | None:
+    if mpp is None:
+        return None
+    try:
+        pair = (
+            tuple(float(v) for v in mpp)
+            if isinstance(mpp, Sequence | np.ndarray)
+            else (float(mpp), float(mpp))
+        )
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"mpp must be a number or a pair (x, y) of numbers, found {mpp!r}") from error
+    if len(pair) != 2 or not all(math.isfinite(v) and v > 0 for v in pair):
+        raise ValueError(
+            f"mpp must be one positive number or a pair (x, y) of them, in micrometres, found {mpp!r}"
+        )
+    return pair[0], pair[1]
+
+
+def _open_reader(path: Path) -> Reader:
+    if not path.exists():
+        raise FileNotFoundError(f"there is no slide at {path}; check the path")
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder; expected a slide file (for MIRAX the .mrxs file beside the folder)"
+        )
+    with path.open("rb") as file:
+        head = file.read(4)
+    if not head:
+        raise ValueError(f"{path} is empty (0 bytes); copy or download it again")
+    vendor = openslide.OpenSlide.detect_format(path)
+    tiff = is_tiff(head)
+    if tiff and vendor != "hamamatsu":  # NDPI keeps offsets beyond 4 GB in a way of its own
+        check_complete(path)
+    if vendor is not None and not (vendor == "generic-tiff" and _needs_tifffile(path)):
+        try:
+            return OpenSlideReader(path)
+        except openslide.OpenSlideError as error:
+            if vendor != "generic-tiff":
+                raise ValueError(
+                    f"OpenSlide takes {path} for a {vendor} slide but cannot read it ({error}); "
+                    "the file is truncated, damaged or in a variant that OpenSlide does not support"
+                ) from error
+    if tiff:
+        return TiffReader(path)
+    try:
+        return ImageReader(path)
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{path} is not a slide or an image (extension {path.suffix or 'none'!r}, first bytes {head!r}); "
+            "expected a format of OpenSlide (svs, ndpi, mrxs, scn, bif, dcm, tiled tiff, ...), TIFF, "
+            "OME-TIFF, PNG, JPEG, BMP, WebP or JPEG 2000"
+        ) from error
+
+
+def _needs_tifffile(path: Path) -> bool:
+    """Return whether OpenSlide's generic TIFF reader would lose something: OME, SubIFDs, 16 bit, white 0."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            inverted = page.tags.valueof("PhotometricInterpretation") == 0
+            bits = page.tags.valueof("BitsPerSample")
+            eight = set(bits if isinstance(bits, tuple) else (bits,)) == {8}
+            return bool(file.is_ome or page.tags.get("SubIFDs") or not eight or inverted)
+    except (tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError):
+        return False
