@@ -25,8 +25,12 @@ _BATCH = typer.Option(help="Graphs (or windows) a batch.")
 def build(
     slides: Annotated[list[Path], typer.Argument(help="Slides: files, or folders that hold them.")],
     out: Annotated[Path, _OUT],
-    mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel, for slides that do not say it themselves.")] = None,
-    entities: Annotated[str, typer.Option(help="Comma-separated: cell, tissue, patch, region.")] = "cell,tissue,patch",
+    mpp: Annotated[
+        float | None, typer.Option(help="µm per level-0 pixel, for slides that do not say it themselves.")
+    ] = None,
+    entities: Annotated[
+        str, typer.Option(help="Comma-separated: cell, tissue, patch, region.")
+    ] = "cell,tissue,patch",
     workers: Annotated[int, typer.Option(help="Threads a slide.")] = 2,
     overwrite: Annotated[bool, typer.Option(help="Build again what is complete.")] = False,
 ) -> None:
@@ -64,7 +68,9 @@ def pretrain(
     batch_size: Annotated[int, _BATCH] = 32,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     hidden_dim: Annotated[int, typer.Option(help="Width of the network, and of the vectors.")] = 128,
-    mask_ratio: Annotated[float, typer.Option(help="Share of the nodes, and of the edges, that is hidden.")] = 0.6,
+    mask_ratio: Annotated[
+        float, typer.Option(help="Share of the nodes, and of the edges, that is hidden.")
+    ] = 0.6,
     seed: Annotated[int, typer.Option(help="Seed of weights, masks and order.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = True,
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard logs.")] = False,
@@ -111,7 +117,7 @@ def embed(
     min_nodes: Annotated[int, _MIN_NODES] = 1,
     batch_size: Annotated[int, _BATCH] = 32,
 ) -> None:
-    """Turn graphs into vectors: embeddings.safetensors (graphs and nodes) and embeddings.csv (graphs) in --out."""
+    """Turn graphs into vectors: embeddings.safetensors (graphs, nodes) and embeddings.csv (graphs) in --out."""
     from histograph.methods import load_method
     from histograph.training import embed as run
 
@@ -120,13 +126,19 @@ def embed(
     out.mkdir(parents=True, exist_ok=True)
     vectors.save(out / "embeddings.safetensors")
     _write_csv(out / "embeddings.csv", vectors.slide_ids, vectors.graph.numpy())
-    print(f"{vectors.graph.shape[0]} graphs, {vectors.graph.shape[1]} numbers each: {out / 'embeddings.safetensors'}")
+    count, width = vectors.graph.shape
+    print(f"{count} graphs, {width} numbers each: {out / 'embeddings.safetensors'}")
 
 
 @app.command()
 def evaluate(
     embeddings: Annotated[Path, typer.Argument(help="The file embeddings.safetensors that embed left.")],
-    labels: Annotated[Path, typer.Option(help="CSV with columns slide_id and label, and group where patients have several slides.")],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            help="CSV with columns slide_id and label, and group where patients have several slides."
+        ),
+    ],
     out: Annotated[Path, _OUT],
     probe: Annotated[str, typer.Option(help="linear or knn.")] = "linear",
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation, by group.")] = 5,
@@ -155,7 +167,7 @@ def quickstart(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     epochs: Annotated[int, typer.Option(help="Passes of pre-training.")] = 150,
 ) -> None:
-    """Run the main job on the bundled slide: graph, pre-training, vectors, evaluation, pictures, a one-page report."""
+    """Run the main job on the bundled slide: graph, pre-training, vectors, evaluation, pictures, report."""
     from histograph.quickstart import quickstart as run
 
     print(f"report: {run(out, seed=seed, epochs=epochs)}")
@@ -215,7 +227,9 @@ def _slide_files(paths: list[Path]) -> list[Path]:
         if path.is_dir():
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES)
             if not found:
-                raise FileNotFoundError(f"the folder {path} holds no slide ({', '.join(sorted(SLIDE_SUFFIXES))})")
+                raise FileNotFoundError(
+                    f"the folder {path} holds no slide ({', '.join(sorted(SLIDE_SUFFIXES))})"
+                )
             files += found
         else:
             files.append(path)
@@ -238,11 +252,15 @@ def _labels(path: Path, slide_ids: list[str]) -> tuple[list[str], list[str]]:
         rows = list(csv.DictReader(file))
     for column in ("slide_id", "label"):
         if not rows or column not in rows[0]:
-            raise ValueError(f"the label table {path} needs a header with the columns slide_id and label; {column} is missing")
+            raise ValueError(
+                f"the label table {path} needs the columns slide_id and label in its header; {column} is missing"
+            )
     table = {row["slide_id"]: row for row in rows}
     missing = sorted(set(slide_ids) - set(table))
     if missing:
-        raise ValueError(f"the label table {path} has no row for {len(missing)} slides, first {missing[0]}: add them")
+        raise ValueError(
+            f"the label table {path} has no row for {len(missing)} slides, first {missing[0]}: add them"
+        )
     return [table[s]["label"] for s in slide_ids], [table[s].get("group") or s for s in slide_ids]
 
 
@@ -252,7 +270,9 @@ def _write_csv(path: Path, slide_ids: list[str], values) -> None:
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["slide_id", *(f"z{i}" for i in range(values.shape[1]))])
-        writer.writerows([slide_id, *map(repr, map(float, row))] for slide_id, row in zip(slide_ids, values, strict=True))
+        writer.writerows(
+            [slide_id, *map(repr, map(float, row))] for slide_id, row in zip(slide_ids, values, strict=True)
+        )
     temporary.replace(path)
 
 

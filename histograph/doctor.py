@@ -1,4 +1,4 @@
-"""`histograph doctor`: which parts of the package are usable here, and the line that installs what is missing."""
+"""`histograph doctor`: which parts of the package are usable here, and the line that installs the rest."""
 
 import importlib
 import importlib.metadata
@@ -20,7 +20,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Finding:
-    """What `check` found out about a part: usable or not, versions or the reason, and the line that mends it."""
+    """What `check` found out about a part: usable or not, versions or the reason, the line that mends it."""
 
     part: Part
     usable: bool
@@ -31,20 +31,36 @@ class Finding:
 PARTS = (
     Part("slides", "read whole-slide images", ("openslide", "tifffile", "imagecodecs", "PIL")),
     Part("entities, features", "nuclei, superpixels and their features", ("numba", "scipy", "skimage")),
-    Part("graphs", "build, store and convert graphs", ("torch", "torch_geometric", "safetensors", "networkx", "pyarrow")),
+    Part(
+        "graphs",
+        "build, store and convert graphs",
+        ("torch", "torch_geometric", "safetensors", "networkx", "pyarrow"),
+    ),
     Part("training", "pre-train a method", ("torch", "lightning_fabric")),
     Part("evaluation", "probes and intervals", ("sklearn", "pandas")),
     Part("plotting", "figures", ("matplotlib",)),
-    Part("stardist", "StarDist instance maps, to be passed to entities.from_instance_map", ("stardist", "tensorflow"), "stardist"),
+    Part(
+        "stardist",
+        "StarDist instance maps, to be passed to entities.from_instance_map",
+        ("stardist", "tensorflow"),
+        "stardist",
+    ),
     Part("notebook", "the notebooks", ("ipykernel", "jupyterlab"), "notebook"),
-    Part("interop", "AnnData and SpatialData, to be filled from a graph", ("anndata", "spatialdata"), "interop"),
+    Part(
+        "interop", "AnnData and SpatialData, to be filled from a graph", ("anndata", "spatialdata"), "interop"
+    ),
     Part("cluster", "build_many on a Dask cluster", ("distributed",), "cluster"),
     Part("encoders", "Hugging Face models as a PatchEncoder", ("transformers",), "encoders"),
     Part("tensorboard", "pretrain(..., tensorboard=True)", ("tensorboard",), "tensorboard"),
     Part("test", "the tests", ("pytest", "hypothesis", "nbclient", "ruff", "mypy"), "test"),
 )
 
-_DISTRIBUTION = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "openslide": "openslide-python"}
+_DISTRIBUTION = {
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "openslide": "openslide-python",
+}
 
 
 def check(parts: tuple[Part, ...] = PARTS) -> list[Finding]:
@@ -62,14 +78,19 @@ def check(parts: tuple[Part, ...] = PARTS) -> list[Finding]:
     Examples
     --------
     >>> from histograph.doctor import Part, check
-    >>> [f.usable for f in check((Part("json", "an example", ("json",)), Part("none", "missing", ("no_such_module",), "x")))]
+    >>> parts = Part("json", "an example", ("json",)), Part("none", "missing", ("no_such_module",), "x")
+    >>> [finding.usable for finding in check(parts)]
     [True, False]
     """
     return [_check_part(part) for part in parts]
 
 
 def _check_part(part: Part) -> Finding:
-    remedy = f"pip install 'histograph[{part.extra}]'" if part.extra else "pip install --force-reinstall histograph"
+    remedy = (
+        f"pip install 'histograph[{part.extra}]'"
+        if part.extra
+        else "pip install --force-reinstall histograph"
+    )
     missing = [module for module in part.modules if importlib.util.find_spec(module) is None]
     if missing:
         return Finding(part, False, "not installed: " + ", ".join(missing), remedy)
@@ -77,7 +98,12 @@ def _check_part(part: Part) -> Finding:
     for module in part.modules:
         try:
             importlib.import_module(module)
-        except (ImportError, OSError, RuntimeError, AttributeError) as error:  # how broken binary wheels show themselves
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+            AttributeError,
+        ) as error:  # how broken binary wheels show themselves
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             return Finding(part, False, f"{module} is installed and does not import: {reason}", remedy)
         versions.append(f"{module} {_version(module)}".strip())
@@ -108,7 +134,7 @@ def device_line() -> str:
         return f"GPU: {torch.cuda.get_device_name(0)} (CUDA {torch.version.cuda})"
     if torch.backends.mps.is_available():
         return "GPU: Apple Metal (mps)"
-    return f"no GPU seen by torch {torch.__version__}: everything runs on the CPU, {torch.get_num_threads()} threads"
+    return f"no GPU seen by torch {torch.__version__}: all runs on the CPU, {torch.get_num_threads()} threads"
 
 
 def report() -> tuple[str, bool]:

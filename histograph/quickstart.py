@@ -1,7 +1,7 @@
-"""The main job on the bundled slide, end to end: slide, graph, pre-training, vectors, evaluation, pictures, report.
+"""The main job on the bundled slide: slide, graph, pre-training, vectors, evaluation, pictures, report.
 
-`histograph quickstart` runs it. Read it top to bottom as the example of the whole package; every step is one call
-that works the same on any slide.
+`histograph quickstart` runs it. Read it top to bottom as the example of the whole package; every step is one
+call that works the same on any slide.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Journal:
         self._start = now
 
 
-def quickstart(out: str | Path, seed: int = 0, epochs: int = 150, n_patches: int | None = None, progress: bool = True) -> Path:
+def quickstart(
+    out: str | Path, seed: int = 0, epochs: int = 150, n_patches: int | None = None, progress: bool = True
+) -> Path:
     """Run the main job on the bundled slide and leave everything in a folder.
 
     Parameters
@@ -57,7 +59,7 @@ def quickstart(out: str | Path, seed: int = 0, epochs: int = 150, n_patches: int
     Returns
     -------
     Path
-        The one-page report, `out/report.html`, beside `graphs/`, `run/` (the trained method), tables and pictures.
+        The one-page report, `out/report.html`; beside it `graphs/`, `run/` (the trained method), tables, pictures.
 
     Raises
     ------
@@ -70,11 +72,13 @@ def quickstart(out: str | Path, seed: int = 0, epochs: int = 150, n_patches: int
     from histograph.report import write_report
 
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    (out / "graphs").mkdir(parents=True, exist_ok=True)
     journal = Journal()
 
     slide = hg.open_slide(hg.bundled.slide_path())
-    graph = hg.build_graph(slide, entities={"cell": {}, "tissue": SUPERPIXELS, "patch": {}}, progress=progress)
+    graph = hg.build_graph(
+        slide, entities={"cell": {}, "tissue": SUPERPIXELS, "patch": {}}, progress=progress
+    )
     hg.validate(graph)
     hg.save(graph, out / "graphs" / f"{slide.slide_id}.safetensors")
     journal.step("slide to graph")
@@ -130,7 +134,9 @@ def cluster_nodes(vectors: np.ndarray, n_clusters: int = 6, seed: int = 0) -> np
     from sklearn.preprocessing import StandardScaler
 
     n_clusters = min(n_clusters, len(vectors))
-    labels = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(StandardScaler().fit_transform(vectors))
+    labels = KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(
+        StandardScaler().fit_transform(vectors)
+    )
     order = np.argsort(-np.bincount(labels, minlength=n_clusters), kind="stable")
     rank = np.empty(n_clusters, np.int64)
     rank[order] = np.arange(n_clusters)
@@ -193,7 +199,7 @@ def evaluate(method: Method, untrained: Method, patches: PatchGraphs, seed: int 
     Returns
     -------
     DataFrame
-        One row per representation, probe and metric, with value and interval, and the paired difference to hand-made features.
+        One row per representation, probe and metric: value, interval, paired difference to hand-made features.
     """
     import pandas as pd
 
@@ -215,7 +221,12 @@ def evaluate(method: Method, untrained: Method, patches: PatchGraphs, seed: int 
 
 
 def draw(
-    out: Path, slide: Slide, graph: HeteroData, clusters: np.ndarray, losses: pd.DataFrame, table: pd.DataFrame
+    out: Path,
+    slide: Slide,
+    graph: HeteroData,
+    clusters: np.ndarray,
+    losses: pd.DataFrame,
+    table: pd.DataFrame,
 ) -> dict[str, Path]:
     """Draw the pictures of the report into `out` and return their paths by caption."""
     from matplotlib.figure import Figure
@@ -245,7 +256,11 @@ def draw(
         "cells_detail.png": ("The same, closer", cells_detail, (7, 7)),
         "clusters.png": ("Superpixels coloured by the cluster of their vector", tissue_clusters, (8, 10)),
         "training.png": ("Pre-training loss", loss, (6, 3.5)),
-        "comparison.png": ("Tumour or not: area under the ROC curve of a linear probe, 95 % interval", comparison, (6, 3)),
+        "comparison.png": (
+            "Tumour or not: area under the ROC curve of a linear probe, 95 % interval",
+            comparison,
+            (6, 3),
+        ),
     }
     pictures = {}
     for name, (caption, drawing, size) in drawings.items():

@@ -1,4 +1,4 @@
-"""The one-page HTML report of the quickstart: facts, pictures and tables in a single file that needs nothing else."""
+"""The one-page HTML report of the quickstart: facts, pictures and tables in one file that needs no other."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
-table { border-collapse: collapse; font-size: .9rem } th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left } figure { margin: 1rem 0 } img { max-width: 100% } figcaption { color: #555 }
-code { background: #f4f4f4; padding: .1rem .3rem } .pair { display: flex; gap: 1rem; align-items: flex-start } .pair figure { flex: 1 }
+table { border-collapse: collapse; font-size: .9rem }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
+th:first-child, td:first-child { text-align: left }
+figure { margin: 1.5rem 0 } img { max-width: 100% } figcaption { color: #555 }
 """
 
 
@@ -70,8 +71,9 @@ def write_report(
             "<h2>Time</h2>" + _table(["step", "seconds"], [[k, f"{v:.1f}"] for k, v in seconds.items()]),
         ]
     )
+    title = f"{html.escape(slide.slide_id)} · histograph"
     page = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(slide.slide_id)} · histograph</title>"
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
         f"<style>{_STYLE}</style>{body}</html>"
     )
     temporary = path.with_name(f".{path.name}.tmp")
@@ -85,14 +87,17 @@ def _graph_section(graph: HeteroData) -> str:
 
     frame = summary(graph)
     rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
-    return "<h2>The graph</h2><p>Positions and lengths are micrometres.</p>" + _table(list(frame.columns), rows)
+    return "<h2>The graph</h2><p>Positions and lengths are micrometres.</p>" + _table(
+        list(frame.columns), rows
+    )
 
 
 def _training_section(losses: pd.DataFrame) -> str:
     first, last = losses["loss"].iloc[0], losses["loss"].iloc[-1]
     return (
-        "<h2>Pre-training</h2><p>H-MGDM hides 60 % of the superpixels and of the edges, adds noise to what is hidden and learns to "
-        f"restore it from what is visible. {len(losses)} epochs; the loss went from {first:.3f} to {last:.3f}.</p>"
+        "<h2>Pre-training</h2><p>H-MGDM hides 60 % of the superpixels and of the edges, adds noise to what is "
+        "hidden and learns to restore it from what is visible. "
+        f"{len(losses)} epochs; the loss went from {first:.3f} to {last:.3f}.</p>"
     )
 
 
@@ -103,24 +108,42 @@ def _evaluation_section(table: pd.DataFrame) -> str:
             row["probe"],
             row["metric"],
             _interval(row, "value", "low", "high"),
-            "–" if row["difference"] != row["difference"] else _interval(row, "difference", "difference_low", "difference_high"),
+            "–"
+            if row["difference"] != row["difference"]
+            else _interval(row, "difference", "difference_low", "difference_high"),
         ]
         for row in table.to_dict("records")
     ]
-    header = ["representation", "probe", "metric", "value [95 % interval]", "difference to hand-made [95 % interval]"]
+    header = [
+        "representation",
+        "probe",
+        "metric",
+        "value [95 % interval]",
+        "difference to hand-made [95 % interval]",
+    ]
     return (
-        "<h2>What the vectors are worth</h2><p>Tumour or not in the centre of PatchCamelyon patches that the encoder never saw, and that "
-        "come from other slides, another scanner and another organ than the one slide it was trained on. Cross-validated probes; "
-        "intervals from a paired bootstrap over patches. " + _verdict(table) + "</p>" + _table(header, rows)
+        "<h2>What the vectors are worth</h2><p>Tumour or not in the centre of PatchCamelyon patches that the encoder "
+        "never saw: other slides, another scanner and another organ than the one slide it was trained on. "
+        f"Cross-validated probes; intervals from a paired bootstrap over patches. {_verdict(table)}</p>"
+        + _table(header, rows)
     )
 
 
 def _verdict(table: pd.DataFrame) -> str:
-    """One plain sentence a probe: is the pre-trained encoder better than hand-made features, by AUC?"""
+    """Say in one plain sentence a probe whether pre-training beats hand-made features, by AUC."""
     sentences = []
     for row in table[(table["metric"] == "auc") & (table["name"] == "pre-trained H-MGDM")].to_dict("records"):
-        word = "better" if row["difference_low"] > 0 else "worse" if row["difference_high"] < 0 else "neither better nor worse"
-        sentences.append(f"By the {row['probe']} probe's AUC, pre-training on this one slide is <b>{word}</b> than hand-made features.")
+        word = (
+            "better"
+            if row["difference_low"] > 0
+            else "worse"
+            if row["difference_high"] < 0
+            else "neither better nor worse"
+        )
+        sentences.append(
+            f"By the {row['probe']} probe's AUC, pre-training on this one slide is <b>{word}</b> than "
+            "hand-made features."
+        )
     return " ".join(sentences)
 
 
@@ -134,13 +157,16 @@ def _cell(value: object) -> str:
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+    )
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _figures(pictures: dict[str, Path]) -> str:
     figures = []
     for caption, path in pictures.items():
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        figures.append(f"<figure><img src='data:image/png;base64,{data}' alt='{html.escape(caption)}'><figcaption>{html.escape(caption)}</figcaption></figure>")
+        data, text = base64.b64encode(path.read_bytes()).decode("ascii"), html.escape(caption)
+        image = f"<img src='data:image/png;base64,{data}' alt='{text}'>"
+        figures.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
     return "<h2>Pictures</h2>" + "".join(figures)

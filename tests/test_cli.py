@@ -26,7 +26,9 @@ def stained(height=300, width=400, n_nuclei=60, seed=0):
     image = np.full((height, width, 3), 245, np.uint8)
     image[20:-20, 20:-20] = (225, 160, 195)
     rows, columns = np.mgrid[:height, :width]
-    for row, column in zip(rng.integers(35, height - 35, n_nuclei), rng.integers(35, width - 35, n_nuclei), strict=True):
+    for row, column in zip(
+        rng.integers(35, height - 35, n_nuclei), rng.integers(35, width - 35, n_nuclei), strict=True
+    ):
         image[(rows - row) ** 2 + (columns - column) ** 2 < 49] = (80, 45, 130)
     return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
 
@@ -75,14 +77,30 @@ def test_build_takes_folders(picture, tmp_path):
 
 
 def test_pretrain_embed_evaluate(graphs, tmp_path, capsys):
-    assert run("pretrain", graphs, "--out", tmp_path / "run", "--epochs", 2, "--window-um", 0, "--hidden-dim", 32) == 0
+    assert (
+        run(
+            "pretrain", graphs, "--out", tmp_path / "run", "--epochs", 2, "--window-um", 0, "--hidden-dim", 32
+        )
+        == 0
+    )
     method = tmp_path / "run" / "method.safetensors"
     assert run("embed", graphs, "--method", method, "--out", tmp_path / "z") == 0
     assert (tmp_path / "z" / "embeddings.csv").read_text().count("\n") == 9
     labels = graphs.parent / "labels.csv"
     vectors = tmp_path / "z" / "embeddings.safetensors"
     for probe in ("linear", "knn"):
-        words = "evaluate", vectors, "--labels", labels, "--out", tmp_path / "e", "--folds", 2, "--probe", probe
+        words = (
+            "evaluate",
+            vectors,
+            "--labels",
+            labels,
+            "--out",
+            tmp_path / "e",
+            "--folds",
+            2,
+            "--probe",
+            probe,
+        )
         assert run(*words) == 0
         assert (tmp_path / "e" / f"{probe}_probe.csv").exists()
     assert "auc" in capsys.readouterr().out
@@ -114,7 +132,9 @@ def bad_slides(folder):
     }
 
 
-@pytest.mark.parametrize("name", ["missing.svs", "text.svs", "empty.svs", "truncated.svs", "nothing.tif", "no_mpp.png"])
+@pytest.mark.parametrize(
+    "name", ["missing.svs", "text.svs", "empty.svs", "truncated.svs", "nothing.tif", "no_mpp.png"]
+)
 def test_bad_slide_is_one_clear_error(name, tmp_path, capsys):
     word = bad_slides(tmp_path)[name]
     assert run("build", tmp_path / name, "--out", tmp_path / "out") == 1
@@ -188,7 +208,14 @@ def test_labels_without_a_slide(graphs, tmp_path, capsys):
     run("pretrain", graphs, "--out", tmp_path / "run", "--epochs", 1, "--window-um", 0, "--hidden-dim", 32)
     run("embed", graphs, "--method", tmp_path / "run" / "method.safetensors", "--out", tmp_path)
     (tmp_path / "labels.csv").write_text("slide_id,label\ns0,1\n")
-    words = "evaluate", tmp_path / "embeddings.safetensors", "--labels", tmp_path / "labels.csv", "--out", tmp_path
+    words = (
+        "evaluate",
+        tmp_path / "embeddings.safetensors",
+        "--labels",
+        tmp_path / "labels.csv",
+        "--out",
+        tmp_path,
+    )
     assert run(*words) == 1
     assert "s1" in capsys.readouterr().err
 
@@ -200,6 +227,8 @@ def test_doctor(capsys):
 
 
 def test_help_lists_every_verb():
-    done = subprocess.run([sys.executable, "-m", "histograph.cli", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "histograph.cli", "--help"], capture_output=True, text=True, check=True
+    )
     for verb in ("build", "pretrain", "embed", "evaluate", "quickstart", "doctor"):
         assert verb in done.stdout

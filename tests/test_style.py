@@ -17,7 +17,9 @@ SOURCES = sorted((ROOT / "histograph").rglob("*.py"))
     ids=["ruff check", "ruff format", "mypy"],
 )
 def test_tool_is_clean(command):
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -26,7 +28,9 @@ def test_file_keeps_the_rules(path):
     source = path.read_text()
     assert source.count("\n") <= 800
     for node in ast.walk(ast.parse(source)):
-        assert not isinstance(node, ast.Assert), f"line {node.lineno}: raise an error that names the argument instead"
+        assert not isinstance(node, ast.Assert), (
+            f"line {node.lineno}: raise an error that names the argument instead"
+        )
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = (ast.get_docstring(node) or "").splitlines()
             assert node.end_lineno - node.lineno + 1 - len(docstring) <= 80, f"{node.name} is too long"

@@ -17,7 +17,13 @@ from .slide import Slide
 from .tiff_check import check_complete, is_tiff
 from .tiff_reader import TiffReader
 
-__all__ = ["open_slide"]
+__all__ = ["SLIDE_SUFFIXES", "open_slide"]
+
+# What is taken for a slide when a folder is searched; a file that is named is opened whatever it is called.
+SLIDE_SUFFIXES = frozenset(
+    {".bif", ".bmp", ".czi", ".dcm", ".jp2", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".png", ".scn", ".svs"}
+    | {".svslide", ".tif", ".tiff", ".vms", ".vmu", ".webp"}
+)
 
 
 def open_slide(

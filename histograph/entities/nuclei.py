@@ -1,0 +1,266 @@
+"""`nuclei`: cells by the colour of their nuclei, without trained weights, the same whatever the tile size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm.auto import tqdm
+
+from .entities import Entities, assemble
+from .masks import Masks, pack, unique_labels
+from .nuclei_tile import UNITS, NucleusSettings, segment
+from .stain import MACENKO_REFERENCE, RUIFROK, estimate_stains, stain_weights
+from .threshold import sample_tissue, stain_level
+from .within import points_inside, resolve_mask
+
+if TYPE_CHECKING:
+    from ..slides import Slide, TissueMask
+
+STAINS = {"reference": MACENKO_REFERENCE, "ruifrok": RUIFROK}
+
+
+def nuclei(
+    slide: Slide,
+    mpp: float = 0.5,
+    mask: TissueMask | Literal["auto"] | None = None,
+    *,
+    stains: Literal["reference", "ruifrok", "estimate"] | ArrayLike = "reference",
+    threshold: float | None = None,
+    tile_um: float = 1024.0,
+    workers: int = 2,
+    progress: bool = False,
+    **settings: float,
+) -> Entities:
+    """Find nuclei by the amount of haematoxylin and split touching ones by shape.
+
+    The amount of haematoxylin (colour deconvolution, smoothed) is compared with a blend of a global threshold (Otsu's,
+    over a fixed sample of the tissue) and the mean of the surrounding. On the foreground the distance to the edge and
+    the blob response of the stain make a landscape; pixels climb to its peaks, and peaks without a real saddle
+    between them are one nucleus. Every step looks a bounded distance away, tiles are read with a margin of all these
+    distances, and a nucleus belongs to the tile that holds its peak: the result is the same, bit by bit, for every
+    tile size and number of workers.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide.
+    mpp : float
+        Pixel size at which nuclei are sought, and of the masks, in µm.
+    mask : TissueMask, "auto" or None
+        Keep nuclei whose centroid lies on tissue; "auto" computes ``slide.tissue_mask()``, None keeps all. Tiles
+        without tissue are not read.
+    stains : {"reference", "ruifrok", "estimate"} or array_like, (2, 3)
+        Optical densities in red, green and blue of haematoxylin and eosin: Macenko's reference colours, those of
+        Ruifrok and Johnston, estimated once from the slide's tissue, or given.
+    threshold : float, optional
+        Global threshold on the amount of haematoxylin (natural optical density); by default Otsu's.
+    tile_um : float
+        Side of a tile in µm; bounds the memory, does not change the result.
+    workers : int
+        Threads that read and segment tiles.
+    progress : bool
+        Show a bar.
+    **settings : float
+        Any field of `NucleusSettings`, for example ``min_area_um2=20``.
+
+    Returns
+    -------
+    Entities
+        Kind "cell", labelled 1 … N by the row, then the column, of their peaks. The whole slide is one raster.
+
+    Raises
+    ------
+    ValueError
+        If a length, the stains or the number of workers is out of range.
+    TypeError
+        If a setting is unknown.
+
+    References
+    ----------
+    A. C. Ruifrok, D. A. Johnston, Analyt Quant Cytol Histol 23 (2001) 291-299 (colour deconvolution). N. Otsu, IEEE
+    Trans. SMC 9 (1979) 62-66 (threshold).
+
+    Examples
+    --------
+    >>> from histograph.slides import open_slide
+    >>> image = np.full((64, 64, 3), (240, 200, 220), np.uint8)
+    >>> row, col = np.ogrid[:64, :64]
+    >>> image[(row - 30) ** 2 + (col - 20) ** 2 < 60] = (90, 60, 140)
+    >>> cells = nuclei(open_slide(image, mpp=0.5))
+    >>> len(cells), cells.centroid.round()
+    (1, array([[10., 15.]]))
+    """
+    chosen = _settings(settings)
+    _check(mpp, tile_um, workers)
+    found = resolve_mask(slide, mask)
+    sample = sample_tissue(slide, mpp, found)
+    colours = _stains(stains, sample)
+    weights = stain_weights(colours)
+    level = stain_level(sample, weights, chosen.smooth_um, mpp) if threshold is None else threshold * UNITS
+    search = _Search(slide, mpp, weights, float(level), chosen, found)
+    windows = [window for window in _windows(search.shape, tile_um, mpp) if search.wanted(window)]
+    bar = tqdm(total=len(windows), desc="nuclei", unit="tile", disable=not progress)
+    with bar:
+        parts = []
+        for part in _in_order(search, windows, workers):
+            parts.append(part)
+            bar.update()
+    parameters: dict[str, Any] = {
+        "finder": "nuclei",
+        "mpp": float(mpp),
+        "stains": np.asarray(colours).round(6).tolist(),
+        "threshold": float(level) / UNITS,
+        "masked": found is not None,
+        **asdict(chosen),
+    }
+    return _join(parts, search, parameters)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Nuclei of one tile, on the raster of the slide."""
+
+    peak: NDArray[np.int64]
+    masks: Masks
+    count: NDArray[np.int64]
+    total: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """All that decides the nuclei, and nothing about tiles."""
+
+    slide: Slide
+    mpp: float
+    weights: NDArray[np.float64]
+    level: float
+    settings: NucleusSettings
+    mask: TissueMask | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the raster over the slide."""
+        width, height = self.slide.size_um
+        return max(1, round(height / self.mpp)), max(1, round(width / self.mpp))
+
+    def wanted(self, window: tuple[int, int, int, int]) -> bool:
+        """Whether a nucleus with its peak in the window could have its centroid on tissue."""
+        if self.mask is None:
+            return True
+        halo = self.settings.halo(self.mpp)
+        row, col, height, width = window
+        x, y = (col - halo) * self.mpp, (row - halo) * self.mpp
+        box = ((width + 2 * halo) * self.mpp, (height + 2 * halo) * self.mpp)
+        return float(self.mask.fraction(x, y, *box)) > 0
+
+    def tile(self, window: tuple[int, int, int, int]) -> _Part:
+        """Find the nuclei whose peaks lie in a window (row, column, height, width)."""
+        halo = self.settings.halo(self.mpp)
+        row, col, height, width = window
+        top, left = row - halo, col - halo
+        shape = (height + 2 * halo, width + 2 * halo)
+        image, canvas = self._read(top, left, shape)
+        peaks = segment(image, canvas, self.weights, self.level, self.settings, self.mpp)
+        # The pixel's value names the peak inside this window; turn it into the peak's place on the slide.
+        place = unique_labels(peaks)
+        at_row, at_col = np.divmod(place - 1, shape[1])
+        own = (at_row >= halo) & (at_row < halo + height) & (at_col >= halo) & (at_col < halo + width)
+        masks, count, total = pack(peaks, place[own])
+        area = count * self.mpp**2
+        keep = np.flatnonzero((area >= self.settings.min_area_um2) & (area <= self.settings.max_area_um2))
+        masks = masks.select(keep)
+        masks = Masks(masks.bits, masks.pointers, masks.boxes + np.array([top, left, top, left]))
+        peak = (at_row[own] + top) * self.shape[1] + at_col[own] + left
+        count = count[keep]
+        return _Part(peak[keep], masks, count, total[keep] + count[:, None] * np.array([top, left]))
+
+    def _read(self, top: int, left: int, shape: tuple[int, int]) -> tuple[NDArray, NDArray | None]:
+        """Read a window of the raster; beyond the slide the image is mirrored and the canvas is False."""
+        rows, cols = self.shape
+        row_0, col_0 = max(top, 0), max(left, 0)
+        row_1, col_1 = min(top + shape[0], rows), min(left + shape[1], cols)
+        image = self.slide.read_region(
+            col_0 * self.mpp, row_0 * self.mpp, (col_1 - col_0) * self.mpp, (row_1 - row_0) * self.mpp, self.mpp
+        )
+        if image.shape[:2] == shape:
+            return image, None
+        pad = ((row_0 - top, top + shape[0] - row_1), (col_0 - left, left + shape[1] - col_1))
+        canvas = np.pad(np.ones(image.shape[:2], bool), pad)
+        return np.pad(image, (*pad, (0, 0)), mode="symmetric"), canvas
+
+
+def _windows(shape: tuple[int, int], tile_um: float, mpp: float) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the tiles of a raster as row, column, height, width."""
+    size = max(1, round(tile_um / mpp))
+    for row in range(0, shape[0], size):
+        for col in range(0, shape[1], size):
+            yield row, col, min(size, shape[0] - row), min(size, shape[1] - col)
+
+
+def _in_order(search: _Search, windows: list[tuple[int, int, int, int]], workers: int) -> Iterator[_Part]:
+    """Segment tiles in threads and yield their nuclei in order; few tiles are in memory at a time."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: list[Future[_Part]] = []
+        for window in windows:
+            waiting.append(pool.submit(search.tile, window))
+            if len(waiting) > workers:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+def _join(parts: list[_Part], search: _Search, parameters: dict[str, Any]) -> Entities:
+    """Join the nuclei of all tiles, drop those off the tissue and number them by the place of their peaks."""
+    if not parts:
+        parts = [_Part(np.zeros(0, np.int64), Masks.empty(), np.zeros(0, np.int64), np.zeros((0, 2), np.int64))]
+    order = np.argsort(np.concatenate([part.peak for part in parts]), kind="stable")
+    count = np.concatenate([part.count for part in parts])[order]
+    total = np.concatenate([part.total for part in parts])[order]
+    masks = Masks.concatenate([part.masks for part in parts])
+    if search.mask is not None:
+        centroid = (total[:, ::-1] / count[:, None] + 0.5) * search.mpp
+        keep = points_inside(search.mask, centroid)
+        order, count, total = order[keep], count[keep], total[keep]
+    label = np.arange(1, len(order) + 1, dtype=np.int64)
+    return assemble(
+        "cell", label, masks.select(order), count, total, search.mpp, (0, 0), parameters, search.shape
+    )
+
+
+def _stains(stains: str | ArrayLike, sample: list[NDArray[np.uint8]]) -> ArrayLike:
+    """Return the colours of the two stains that an argument stands for."""
+    if not isinstance(stains, str):
+        return stains
+    if stains in STAINS:
+        return STAINS[stains]
+    if stains != "estimate":
+        raise ValueError(
+            f"stains: expected 'reference', 'ruifrok', 'estimate' or a (2, 3) array, found {stains!r}."
+        )
+    pixels = np.concatenate([field.reshape(-1, 3) for field in sample] or [np.zeros((0, 3), np.uint8)])
+    return estimate_stains(pixels)
+
+
+def _settings(values: dict[str, float]) -> NucleusSettings:
+    """Check the settings and fill in the rest."""
+    names = [field.name for field in fields(NucleusSettings)]
+    for name, value in values.items():
+        if name not in names:
+            raise TypeError(f"{name}: no such setting of nuclei; expected one of {', '.join(names)}.")
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}: expected a number of at least 0, found {value!r}.")
+    return NucleusSettings(**values)
+
+
+def _check(mpp: float, tile_um: float, workers: int) -> None:
+    for name, value in (("mpp", mpp), ("tile_um", tile_um)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: expected a positive number of µm, found {value}.")
+    if workers < 1:
+        raise ValueError(f"workers: expected at least 1 thread, found {workers}.")

@@ -1,0 +1,85 @@
+"""Which part of a slide is looked at: the `mask` argument that all finders share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..slides import Slide, TissueMask
+
+
+def resolve_mask(slide: Slide, mask: TissueMask | Literal["auto"] | None) -> TissueMask | None:
+    """Return the tissue mask that an argument stands for, or None for the whole slide.
+
+    Parameters
+    ----------
+    slide : Slide
+        The slide, asked for its mask if `mask` is "auto".
+    mask : TissueMask, "auto" or None
+        The argument.
+
+    Returns
+    -------
+    TissueMask or None
+
+    Raises
+    ------
+    TypeError
+        If the argument is none of the three.
+
+    Examples
+    --------
+    >>> resolve_mask(None, None) is None
+    True
+    """
+    if isinstance(mask, str) and mask == "auto":
+        return slide.tissue_mask()
+    if mask is None or hasattr(mask, "fraction"):
+        return mask
+    raise TypeError(
+        f"mask: expected a TissueMask, 'auto' or None, found {mask!r}; make one with slide.tissue_mask()."
+    )
+
+
+def points_inside(mask: TissueMask, pos_um: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which points lie on tissue.
+
+    Parameters
+    ----------
+    mask : TissueMask
+        Where tissue is.
+    pos_um : ndarray, (N, 2) float64
+        Points ``x, y`` in µm.
+
+    Returns
+    -------
+    ndarray, (N,) bool
+        False outside the mask's raster.
+    """
+    return mask_at(mask, pos_um[:, 0], pos_um[:, 1])
+
+
+def mask_at(mask: TissueMask, x_um: NDArray[np.float64], y_um: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the mask's value at points given by broadcastable coordinates.
+
+    Parameters
+    ----------
+    mask : TissueMask
+        Where tissue is.
+    x_um, y_um : ndarray
+        Coordinates in µm.
+
+    Returns
+    -------
+    ndarray of bool
+        Shape of the broadcast coordinates; False outside the mask's raster.
+    """
+    mpp_x, mpp_y = np.broadcast_to(np.asarray(mask.mpp, np.float64), (2,))
+    height, width = mask.mask.shape
+    row = np.floor(y_um / mpp_y).astype(np.int64)
+    col = np.floor(x_um / mpp_x).astype(np.int64)
+    inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+    return inside & mask.mask[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)]

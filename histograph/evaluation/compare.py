@@ -1,0 +1,102 @@
+"""Several embeddings of the same samples, side by side, with paired differences."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from .bootstrap import percentile_interval
+from .probes import knn_probe, linear_probe
+from .result import ProbeResult
+
+
+def compare(
+    embeddings: Mapping[str, ArrayLike],
+    y: ArrayLike,
+    groups: ArrayLike | None = None,
+    baseline: str | None = None,
+    probe: Literal["linear", "knn"] = "linear",
+    **options: Any,
+) -> pd.DataFrame:
+    """Probe several embeddings on the same folds and resamples, and compare each with a baseline.
+
+    All embeddings meet the same folds, and the same groups are drawn in each bootstrap resample, so the
+    interval of a difference is that of paired data: narrower than two separate intervals suggest.
+
+    Parameters
+    ----------
+    embeddings
+        Name -> (n, D) embeddings; rows of all are the same samples in the same order.
+    y
+        (n,) class labels.
+    groups
+        (n,) patient (or slide) of each row, see `linear_probe`.
+    baseline
+        Name to compare with; None takes the first.
+    probe
+        "linear" or "knn".
+    **options
+        Further arguments of the probe (`folds`, `seed`, `metrics`, `n_boot`, `k`…).
+
+    Returns
+    -------
+    DataFrame
+        One row for each name and metric: `name`, `metric`, `value`, `low`, `high`, `baseline`, `difference`
+        (value minus that of the baseline), `difference_low`, `difference_high` (zero for the baseline
+        itself).
+
+    Raises
+    ------
+    ValueError
+        If there is no embedding, the baseline is unknown, or an embedding does not fit (its name is in the
+        message).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat([0, 1], 20)
+    >>> noise = rng.normal(size=(40, 2))
+    >>> frame = compare({"noise": noise, "signal": noise + 4 * y[:, None]}, y, metrics=("auc",), n_boot=100)
+    >>> bool(frame.loc[1, "difference_low"] > 0)
+    True
+    """
+    if not embeddings:
+        raise ValueError("embeddings must name at least one matrix, found none.")
+    reference = next(iter(embeddings)) if baseline is None else baseline
+    if reference not in embeddings:
+        raise ValueError(f"baseline must be one of {list(embeddings)}, found {reference!r}.")
+    if probe not in ("linear", "knn"):
+        raise ValueError(f'probe must be "linear" or "knn", found {probe!r}.')
+    run = linear_probe if probe == "linear" else knn_probe
+    results: dict[str, ProbeResult] = {}
+    for name, z in embeddings.items():
+        try:
+            results[name] = run(z, y, groups=groups, **options)
+        except ValueError as error:
+            raise ValueError(f"embedding {name!r}: {error}") from error
+    rows = [
+        _row(name, metric, result, results[reference], reference)
+        for name, result in results.items()
+        for metric in result.metrics
+    ]
+    return pd.DataFrame(rows)
+
+
+def _row(name: str, metric: str, result: ProbeResult, base: ProbeResult, reference: str) -> dict[str, Any]:
+    value, low, high = result.metrics[metric]
+    difference = np.asarray(result.replicates[metric] - base.replicates[metric])
+    difference_low, difference_high = percentile_interval(difference, result.parameters["confidence"])
+    return {
+        "name": name,
+        "metric": metric,
+        "value": value,
+        "low": low,
+        "high": high,
+        "baseline": reference,
+        "difference": value - base.metrics[metric][0],
+        "difference_low": difference_low,
+        "difference_high": difference_high,
+    }

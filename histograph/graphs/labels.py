@@ -1,0 +1,78 @@
+"""Join slide labels to slides, on ids."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def join_labels(
+    labels: Mapping[str, Any] | pd.DataFrame | str | os.PathLike[str], slide_ids: Sequence[str]
+) -> tuple[np.ndarray, list[str] | None]:
+    """Find the label of each slide.
+
+    Parameters
+    ----------
+    labels : mapping, pandas.DataFrame, str or os.PathLike
+        ``slide_id -> label``, or a table or CSV file with columns ``slide_id`` and ``label``. Further
+        slides in it are left aside.
+    slide_ids : sequence of str
+        The slides.
+
+    Returns
+    -------
+    y : ndarray
+        (G,) int64 for whole numbers, booleans and class names, float64 otherwise.
+    classes : list of str or None
+        Where labels are strings, their names in alphabetical order: ``classes[y]`` is the label.
+
+    Raises
+    ------
+    ValueError
+        A slide has no label or two, or a column is missing.
+    FileNotFoundError
+        The CSV file is missing.
+
+    Examples
+    --------
+    >>> join_labels({"a": "tumour", "b": "normal"}, ["a", "b"])
+    (array([1, 0]), ['normal', 'tumour'])
+    """
+    column = _as_series(labels)
+    column = column[~column.isna()]
+    missing = sorted(set(slide_ids) - set(column.index))
+    if missing:
+        raise ValueError(
+            f"labels: no label for {len(missing)} of {len(set(slide_ids))} slides: {', '.join(missing[:5])}"
+            f"{', …' if len(missing) > 5 else ''}; the table has {', '.join(column.index[:3]) or 'none'}, …"
+        )
+    wanted = column[column.index.isin(list(slide_ids))]
+    twice = wanted.index[wanted.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"labels: slide {twice[0]!r} has more than one row; give each slide one label")
+    values = wanted.loc[list(slide_ids)].to_list()
+    if any(isinstance(value, str) for value in values):
+        classes = sorted({str(value) for value in values})
+        number = {name: row for row, name in enumerate(classes)}
+        return np.array([number[str(value)] for value in values], dtype=np.int64), classes
+    y = np.asarray(values)
+    return y.astype(np.int64 if y.dtype.kind in "biu" else np.float64), None
+
+
+def _as_series(labels: Mapping[str, Any] | pd.DataFrame | str | os.PathLike[str]) -> pd.Series:
+    """Bring labels in any form to a series by slide_id."""
+    if isinstance(labels, Mapping):
+        return pd.Series(list(labels.values()), index=[str(key) for key in labels], dtype=object)
+    where = "labels"
+    if not isinstance(labels, pd.DataFrame):
+        path = Path(labels)
+        if not path.is_file():
+            raise FileNotFoundError(f"labels: {path}: no such file; expected a CSV with slide_id and label")
+        where, labels = f"labels: {path}", pd.read_csv(path, dtype={"slide_id": str})
+    missing = [name for name in ("slide_id", "label") if name not in labels.columns]
+    if missing:
+        raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(map(str, labels.columns))}")
+    return pd.Series(labels["label"].to_numpy(), index=labels["slide_id"].astype(str).to_list())

@@ -1,0 +1,257 @@
+"""Many slides to many graph files: one independent job a slide, on any executor, and a manifest."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from histograph.graphs.atomic import atomic_path
+from histograph.graphs.build import build_graph
+from histograph.graphs.dataset import MANIFEST
+from histograph.graphs.header import read_header
+from histograph.graphs.plan import make_plan
+from histograph.graphs.provenance import parameters, parameters_hash
+from histograph.graphs.store import save
+
+# What a slide may raise: unreadable files, sizes beyond memory, arithmetic on strange content. A mistake in
+# the options is found before the first slide is opened.
+SLIDE_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+
+_COLUMNS = {
+    "slide_id": "string",
+    "status": "string",
+    "error": "string",
+    "file": "string",
+    "slide": "string",
+    "seconds": "Float64",
+    "nodes": "Int64",
+    "edges": "Int64",
+    "mpp_x": "Float64",
+    "mpp_y": "Float64",
+    "parameters_hash": "string",
+}
+
+
+def build_many(
+    slides: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    executor: Executor | None = None,
+    overwrite: bool = False,
+    skip_errors: bool = True,
+    mpp: float | tuple[float, float] | Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """Build the graphs of many slides, one file a slide, and write a manifest.
+
+    Each file is written whole or not at all. A later run with the same options skips the slides whose file is
+    complete and was built with equal options (a hash of them is in the file); other options build it again. A
+    slide that fails is reported in its row and does not stop the others.
+
+    Parameters
+    ----------
+    slides : sequence of str or os.PathLike
+        Slide files; their stems, the slide ids, must differ.
+    out : str or os.PathLike
+        Folder for ``<slide_id>.safetensors`` and ``manifest.parquet``; made if missing.
+    executor : concurrent.futures.Executor, optional
+        Where the jobs run, e.g. ``ProcessPoolExecutor(8)`` or
+        ``dask.distributed.Client(…).get_executor()``; left open. Default: one after another in this process.
+    overwrite : bool
+        Build slides again that are complete.
+    skip_errors : bool
+        Go on after a slide that fails; False raises its error.
+    mpp : float, (float, float) or mapping, optional
+        Micrometres per level-0 pixel for files that do not say; a mapping goes by slide id.
+    progress : bool
+        Show a progress bar over the slides.
+    **options
+        Of `build_graph`: entities, edges, features, mask, workers.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a slide, in the order given: slide_id, status (``built``, ``skipped``, ``failed``), error,
+        file, slide, seconds, nodes, edges, mpp_x, mpp_y, parameters_hash. The manifest holds these rows and
+        those of earlier runs into the same folder.
+
+    Raises
+    ------
+    ValueError
+        Two slides have one stem, there are none, or an option is unknown.
+    OSError
+        The folder cannot be made or written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = build_many(["missing.svs"], folder, progress=False)
+    >>> table.loc[0, "status"]
+    'failed'
+    """
+    paths = _checked_paths(slides)
+    unknown = set(options) - {"entities", "edges", "features", "mask", "workers"}
+    if unknown:
+        raise ValueError(
+            f"options: unknown {sorted(unknown)}; valid are entities, edges, features, mask, workers"
+        )
+    plan = make_plan(
+        options.get("entities", ("cell", "tissue", "patch")), options.get("edges"), options.get("features")
+    )
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, dict[str, Any]] = {}
+    jobs: list[tuple[Path, Path, Any, str]] = []
+    for path in paths:
+        own_mpp = mpp.get(path.stem) if isinstance(mpp, Mapping) else mpp
+        code = parameters_hash(parameters(plan, options.get("mask", "auto"), own_mpp))
+        target = folder / f"{path.stem}.safetensors"
+        ready = None if overwrite else _complete(path, target, code)
+        if ready is None:
+            jobs.append((path, target, own_mpp, code))
+        else:
+            rows[path.stem] = ready
+    try:
+        _run(jobs, executor, options, skip_errors, progress, rows)
+    finally:  # also after Ctrl-C: what is built is built, and the manifest says so
+        table = _table([rows[path.stem] for path in paths if path.stem in rows])
+        _write_manifest(table, folder)
+    return table
+
+
+def _checked_paths(slides: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Check that there are slides and that their stems differ."""
+    if isinstance(slides, (str, os.PathLike)):
+        raise TypeError(f"slides: expected a sequence of paths, found one path; write [{str(slides)!r}]")
+    paths = [Path(slide) for slide in slides]
+    if not paths:
+        raise ValueError("slides: expected at least one path, found none")
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in seen:
+            raise ValueError(
+                f"slides: {seen[path.stem]} and {path} would both be written to {path.stem}.safetensors; "
+                "rename one, or build them into two folders"
+            )
+        seen[path.stem] = path
+    return paths
+
+
+def _complete(path: Path, target: Path, code: str) -> dict[str, Any] | None:
+    """Give the row of a slide that is done with equal options, or None."""
+    if not target.is_file():
+        return None
+    try:
+        header = read_header(target)
+    except ValueError:  # cut off or not ours: built again
+        return None
+    if (header.get("provenance") or {}).get("parameters_hash") != code:
+        return None
+    counts = {"nodes": sum(header["num_nodes"].values()), "edges": sum(header["num_edges"].values())}
+    return _row(path, target, "skipped", code, 0.0, mpp=header["mpp"], **counts)
+
+
+def _row(
+    path: Path,
+    target: Path,
+    status: str,
+    code: str,
+    seconds: float,
+    error: str | None = None,
+    mpp: tuple[float, float] | None = None,
+    nodes: int | None = None,
+    edges: int | None = None,
+) -> dict[str, Any]:
+    """Make one row of the manifest."""
+    return {
+        "slide_id": path.stem,
+        "status": status,
+        "error": error,
+        "file": None if status == "failed" else target.name,
+        "slide": str(path),
+        "seconds": round(seconds, 3),
+        "nodes": nodes,
+        "edges": edges,
+        "mpp_x": None if mpp is None else float(mpp[0]),
+        "mpp_y": None if mpp is None else float(mpp[1]),
+        "parameters_hash": code,
+    }
+
+
+def _job(path: Path, target: Path, mpp: Any, code: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Build and write one slide; the whole of what a worker does."""
+    start = time.perf_counter()
+    graph = build_graph(path, mpp=mpp, progress=False, **options)
+    save(graph, target)
+    counts = {"nodes": graph.num_nodes, "edges": graph.num_edges}
+    return _row(path, target, "built", code, time.perf_counter() - start, mpp=graph.mpp, **counts)
+
+
+def _failure(error: BaseException, path: Path, target: Path, code: str) -> dict[str, Any]:
+    """Make the row of a slide that failed."""
+    return _row(path, target, "failed", code, 0.0, error=f"{type(error).__name__}: {error}")
+
+
+def _run(
+    jobs: list[tuple[Path, Path, Any, str]],
+    executor: Executor | None,
+    options: dict[str, Any],
+    skip_errors: bool,
+    progress: bool,
+    rows: dict[str, dict[str, Any]],
+) -> None:
+    """Run the jobs here or on an executor, filling in `rows` as they end."""
+    bar = tqdm(total=len(jobs), desc="slides", unit="slide", disable=not progress)
+    with bar:
+        if executor is None:
+            for path, target, mpp, code in jobs:
+                try:
+                    rows[path.stem] = _job(path, target, mpp, code, options)
+                except SLIDE_ERRORS as error:
+                    rows[path.stem] = _failure(error, path, target, code)
+                    if not skip_errors:
+                        raise
+                bar.update()
+            return
+        futures: dict[Future[dict[str, Any]], tuple[Path, Path, Any, str]] = {
+            executor.submit(_job, *job, options): job for job in jobs
+        }
+        try:
+            for future in as_completed(futures):
+                path, target, _, code = futures[future]
+                problem = future.exception()
+                rows[path.stem] = (
+                    future.result() if problem is None else _failure(problem, path, target, code)
+                )
+                if problem is not None and not skip_errors:
+                    raise problem
+                bar.update()
+        finally:  # after an error or Ctrl-C: jobs that have not begun do not begin
+            for future in futures:
+                future.cancel()
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Bring rows to a table with fixed columns and types."""
+    return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+
+
+def _write_manifest(table: pd.DataFrame, folder: Path) -> None:
+    """Write the manifest: the rows of this run, and earlier ones whose file is still there."""
+    path = folder / MANIFEST
+    if path.is_file():
+        old = pd.read_parquet(path).astype(_COLUMNS)
+        there = np.array(
+            [isinstance(name, str) and (folder / name).is_file() for name in old["file"]], dtype=bool
+        )
+        old = old[there & ~old["slide_id"].isin(table["slide_id"]).to_numpy(dtype=bool)]
+        table = _table([*old.to_dict("records"), *table.to_dict("records")])
+    with atomic_path(path) as part:
+        table.sort_values("slide_id").to_parquet(part, index=False)

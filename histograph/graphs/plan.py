@@ -1,0 +1,286 @@
+"""What `build_graph` was asked to do: options checked, defaults filled in, before a single pixel is read."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from histograph.entities import Entities, NucleusSettings, nuclei, patches, regions, superpixels
+from histograph.features import GROUPS, FeatureTable, PatchEncoder
+from histograph.graphs.points import ATTRIBUTES
+from histograph.graphs.schema import EdgeType
+
+FINDERS: dict[str, Callable[..., Entities]] = {
+    "cell": nuclei,
+    "tissue": superpixels,
+    "patch": patches,
+    "region": regions,
+}
+
+# Dataclasses of the settings that a finder takes as further keywords.
+_SETTINGS: dict[str, Callable[[], Any]] = {"cell": NucleusSettings}
+
+# Each method with its options, their defaults, and the relation that it makes.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "delaunay": ("near", {"max_length_um": 50.0}),
+    "knn": ("near", {"k": 8}),
+    "radius": ("near", {"radius_um": 30.0}),
+    "contact": ("touches", {"gap_um": 0.0}),
+    "grid": ("next_to", {"spacing_um": None, "neighbors": 8}),
+}
+_DEFAULT_METHOD = {"cell": "delaunay", "tissue": "contact", "patch": "grid", "region": "grid"}
+_DEFAULT_ATTRIBUTES = ("length", "sin", "cos")
+
+_DEFAULT_GROUPS = {
+    "cell": ("shape", "color", "stain", "texture"),
+    "tissue": ("shape", "color", "stain", "texture"),
+    "patch": ("color", "stain", "texture"),
+    "region": ("color", "stain", "texture"),
+}
+# Squares are large: their colour and texture are measured on coarser pixels. Others are measured on their
+# raster.
+_SQUARE_MPP = {"patch": 1.0, "region": 4.0}
+
+# What the caller of build_graph gives for all finders at once.
+_SHARED = ("slide", "mask", "workers", "progress")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Options of one build, complete and checked.
+
+    Parameters
+    ----------
+    entities : dict
+        Node type -> `Entities`, ``{"instance_map": …, "mpp": …}``, or the finder's options.
+    edges : dict
+        Edge type -> ``{"method": …, "attributes": …, further options}``.
+    features : dict
+        Node type -> ``{"groups": …, "mpp": …}``, `PatchEncoder`, `FeatureTable`, DataFrame or (N, F) array.
+
+    Examples
+    --------
+    >>> make_plan(("patch",), None, None).edges
+    {('patch', 'next_to', 'patch'): {'method': 'grid', 'spacing_um': None, 'neighbors': 8, ...}}
+    """
+
+    entities: dict[str, Any]
+    edges: dict[EdgeType, dict[str, Any]]
+    features: dict[str, Any]
+
+
+def make_plan(
+    entities: Sequence[str] | Mapping[str, Any],
+    edges: Mapping[Any, Any] | None,
+    features: Mapping[str, Any] | None,
+) -> Plan:
+    """Check the options of `build_graph` and fill in the defaults.
+
+    Parameters
+    ----------
+    entities, edges, features
+        As of `histograph.graphs.build_graph`.
+
+    Returns
+    -------
+    Plan
+        Complete.
+
+    Raises
+    ------
+    ValueError
+        An unknown entity, relation, method, option, feature group or attribute; the message lists the valid
+        ones.
+    TypeError
+        A value of a kind that is not understood.
+
+    Examples
+    --------
+    >>> make_plan(("cell",), {"cell": "knn"}, {"cell": ("shape",)}).edges["cell", "near", "cell"]["k"]
+    8
+    """
+    found = _entities(entities)
+    return Plan(found, _edges(edges or {}, list(found)), _features(features or {}, list(found)))
+
+
+def _one_of(value: Any, valid: Sequence[str], what: str) -> str:
+    """Check a name against the valid ones."""
+    if value not in valid:
+        raise ValueError(f"{what}: unknown {value!r}; valid are {', '.join(valid)}")
+    return value
+
+
+def _entities(entities: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve the entities asked for to ready ones, instance maps, or a finder's complete options."""
+    if isinstance(entities, str):
+        raise TypeError(
+            f"entities: expected a sequence or dict of names, found the string; write ({entities!r},)"
+        )
+    asked = dict(entities) if isinstance(entities, Mapping) else {name: {} for name in entities}
+    if not asked:
+        raise ValueError(f"entities: none asked for; valid are {', '.join(FINDERS)}")
+    result: dict[str, Any] = {}
+    for name in sorted(asked, key=lambda key: [*FINDERS, key].index(key)):
+        value = {} if asked[name] is None else asked[name]
+        _one_of(name, list(FINDERS), "entities")
+        if isinstance(value, Entities):
+            if value.kind != name:
+                raise ValueError(
+                    f"entities[{name!r}]: expected Entities of kind {name!r}, found {value.kind!r}"
+                )
+            result[name] = value
+        elif isinstance(value, np.ndarray):
+            result[name] = {"instance_map": value, "mpp": None}
+        elif isinstance(value, Mapping) and "instance_map" in value:
+            unknown = set(value) - {"instance_map", "mpp", "origin_um"}
+            if unknown:
+                raise ValueError(
+                    f"entities[{name!r}]: unknown {sorted(unknown)}; valid are mpp and origin_um"
+                )
+            result[name] = {"mpp": None, **value}
+        elif isinstance(value, Mapping):
+            result[name] = finder_options(name, value)
+        else:
+            raise TypeError(
+                f"entities[{name!r}]: expected Entities, a dict of options or an instance map, found "
+                f"{type(value).__name__}"
+            )
+    return result
+
+
+def finder_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the options of a finder from its signature.
+
+    Parameters
+    ----------
+    name : str
+        Node type.
+    given : mapping
+        Options that the caller gave.
+
+    Returns
+    -------
+    dict
+        All options but those that `build_graph` gives to every finder.
+
+    Raises
+    ------
+    ValueError
+        An option that the finder does not have.
+
+    Examples
+    --------
+    >>> finder_options("patch", {"size_um": 64.0})["overlap_um"]
+    0.0
+    """
+    defaults = {
+        key: parameter.default
+        for key, parameter in inspect.signature(FINDERS[name]).parameters.items()
+        if key not in _SHARED and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+    if name in _SETTINGS:
+        defaults |= asdict(_SETTINGS[name]())
+    for key in given:
+        _one_of(key, list(defaults), f"entities[{name!r}]")
+    return {**defaults, **given}
+
+
+def _edges(edges: Mapping[Any, Any], names: list[str]) -> dict[EdgeType, dict[str, Any]]:
+    """Resolve the edges asked for to edge types with a method and its complete options."""
+    result: dict[EdgeType, dict[str, Any]] = {}
+    replaced: set[str] = set()
+    for key, value in edges.items():
+        node_type, relation = _edge_key(key, names)
+        if relation is None:
+            replaced.add(node_type)
+        specs = value if isinstance(value, (list, tuple)) else [value]
+        for spec in specs:
+            if spec is None:
+                if relation is not None:
+                    result[node_type, relation, node_type] = {}
+                continue
+            made, options = _edge_options(node_type, relation, spec)
+            result[node_type, made, node_type] = options
+    defaults: dict[EdgeType, dict[str, Any]] = {}
+    for name in names:
+        if name not in replaced:
+            made, options = _edge_options(name, None, {})
+            defaults[name, made, name] = options
+    return {key: value for key, value in {**defaults, **result}.items() if value}
+
+
+def _edge_key(key: Any, names: list[str]) -> tuple[str, str | None]:
+    """Find the node type and, where one is named, the relation that a key of `edges` means."""
+    relations = sorted({relation for relation, _ in METHODS.values()})
+    if isinstance(key, str) and key in FINDERS:
+        return _one_of(key, names, "edges"), None
+    if isinstance(key, str):
+        _one_of(key, [*names, *relations], "edges")
+        makers = {relation: method for method, (relation, _) in METHODS.items()}
+        fitting = [name for name in names if METHODS[_DEFAULT_METHOD[name]][0] == key]
+        fitting = fitting if key != "touches" else [name for name in names if name in ("cell", "tissue")]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"edges: {key!r} fits {fitting or 'none'} of {names}; name the relation in full, e.g. "
+                f"('{(fitting or names)[0]}', {key!r}, '{(fitting or names)[0]}'), made by {makers[key]!r}"
+            )
+        return fitting[0], key
+    if isinstance(key, tuple) and len(key) == 3 and key[0] == key[2]:
+        return _one_of(key[0], names, "edges"), _one_of(key[1], relations, "edges")
+    raise ValueError(
+        f"edges: expected a node type, a relation, or a tuple like ('cell', 'near', 'cell'), found {key!r}"
+    )
+
+
+def _edge_options(node_type: str, relation: str | None, spec: Any) -> tuple[str, dict[str, Any]]:
+    """Complete one edge specification; return the relation that it makes and its options."""
+    if isinstance(spec, str):
+        spec = {"method": spec}
+    if not isinstance(spec, Mapping):
+        raise TypeError(
+            f"edges[{node_type!r}]: expected a dict like {{'method': 'knn', 'k': 8}}, found {spec!r}"
+        )
+    fitting = [name for name, (makes, _) in METHODS.items() if relation in (None, makes)]
+    default = _DEFAULT_METHOD[node_type] if _DEFAULT_METHOD[node_type] in fitting else fitting[0]
+    method = _one_of(spec.get("method", default), fitting, f"edges[{node_type!r}] method")
+    made, defaults = METHODS[method]
+    attributes = (*_DEFAULT_ATTRIBUTES, "contact_um") if method == "contact" else _DEFAULT_ATTRIBUTES
+    for key in spec:
+        _one_of(key, ["method", *defaults, "attributes"], f"edges[{node_type!r}]")
+    valid = (*ATTRIBUTES, "contact_um") if method == "contact" else ATTRIBUTES
+    chosen = spec.get("attributes", attributes)
+    if isinstance(chosen, str):
+        raise TypeError(f"edges[{node_type!r}] attributes: expected a sequence of names, found {chosen!r}")
+    for name in chosen:
+        _one_of(name, valid, f"edges[{node_type!r}] attributes")
+    columns = ("length", *(name for name in chosen if name != "length"))
+    given = {key: value for key, value in spec.items() if key not in ("method", "attributes")}
+    return made, {"method": method, **defaults, **given, "attributes": columns}
+
+
+def _features(features: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    """Resolve the features asked for."""
+    for name in features:
+        _one_of(name, names, "features")
+    result: dict[str, Any] = {}
+    for name in names:
+        value = features.get(name)
+        if value is None:
+            value = _DEFAULT_GROUPS[name]
+        if isinstance(value, (PatchEncoder, FeatureTable, pd.DataFrame, np.ndarray, torch.Tensor)):
+            result[name] = value
+            continue
+        if isinstance(value, str):
+            value = (value,)
+        options = dict(value) if isinstance(value, Mapping) else {"groups": tuple(value)}
+        for key in options:
+            _one_of(key, ["groups", "mpp"], f"features[{name!r}]")
+        groups = tuple(options.get("groups", _DEFAULT_GROUPS[name]))
+        for group in groups:
+            _one_of(group, list(GROUPS), f"features[{name!r}]")
+        result[name] = {"groups": groups, "mpp": options.get("mpp", _SQUARE_MPP.get(name))}
+    return result

@@ -1,0 +1,169 @@
+"""Where a graph came from: parameters as plain JSON data, their hash, package versions and the time."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from histograph.entities import Entities
+from histograph.features import FeatureTable, PatchEncoder
+from histograph.graphs.plan import Plan
+from histograph.slides import TissueMask
+
+PACKAGES = ("histograph", "numpy", "scipy", "scikit-image", "torch", "torch-geometric")
+
+
+def describe(value: Any) -> Any:
+    """Turn an option into plain JSON data; arrays, entities, masks and encoders become a digest.
+
+    Parameters
+    ----------
+    value : object
+        An option, or a dict or sequence of them.
+
+    Returns
+    -------
+    object
+        Numbers, strings, None, lists and dicts.
+
+    Raises
+    ------
+    TypeError
+        A kind of value that cannot be described.
+
+    Examples
+    --------
+    >>> describe({"k": np.int64(8), "attributes": ("length",)})
+    {'k': 8, 'attributes': ['length']}
+    """
+    if isinstance(value, float) and not np.isfinite(value):  # JSON has no infinity
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return describe(value.item())
+    if isinstance(value, Mapping):
+        return {"|".join(k) if isinstance(k, tuple) else str(k): describe(item) for k, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().float().numpy() if value.is_floating_point() else value.cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return {"array": list(value.shape), "digest": _digest(value)}
+    if isinstance(value, Entities):
+        parts = (value.label, value.centroid, value.bbox, value.area)
+        return {"entities": value.kind, "count": len(value), "mpp": value.mpp, "digest": _digest(*parts)}
+    if isinstance(value, TissueMask):
+        return {"mask": list(value.mask.shape), "mpp": describe(value.mpp), "digest": _digest(value.mask)}
+    if isinstance(value, FeatureTable):
+        return {"table": list(value.names), "digest": _digest(value.label, value.values)}
+    if isinstance(value, pd.DataFrame):
+        return {"table": [str(name) for name in value.columns], "digest": _digest(value.to_numpy(np.float64))}
+    if isinstance(value, PatchEncoder):
+        weights = [item.detach().cpu().float().numpy() for item in value.module.state_dict().values()]
+        facts = {key: describe(getattr(value, key)) for key in ("name", "mpp", "size_px", "mean", "std")}
+        return {"encoder": facts, "digest": _digest(*weights)}
+    raise TypeError(f"cannot describe a {type(value).__name__} in the provenance of a graph: {value!r}")
+
+
+def parameters(plan: Plan, mask: Any, mpp: Any) -> dict[str, Any]:
+    """Describe all options of a build as plain JSON data.
+
+    Parameters
+    ----------
+    plan : Plan
+        The complete options.
+    mask : object
+        The `mask` argument.
+    mpp : object
+        The `mpp` argument.
+
+    Returns
+    -------
+    dict
+        Keys entities, edges, features, mask, mpp.
+
+    Examples
+    --------
+    >>> from histograph.graphs.plan import make_plan
+    >>> parameters(make_plan(("patch",), None, None), "auto", None)["entities"]["patch"]["size_um"]
+    128.0
+    """
+    names = ("entities", "edges", "features")
+    described = {name: describe(getattr(plan, name)) for name in names}
+    return {**described, "mask": describe(mask), "mpp": describe(mpp)}
+
+
+def parameters_hash(described: Mapping[str, Any]) -> str:
+    """Hash options: equal exactly when a graph would be built with equal options.
+
+    Parameters
+    ----------
+    described : mapping
+        What `parameters` gave.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits of the SHA-256 of the canonical JSON.
+
+    Examples
+    --------
+    >>> parameters_hash({"a": 1, "b": 2}) == parameters_hash({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def provenance(described: dict[str, Any], slide: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together what a graph records of its making.
+
+    Parameters
+    ----------
+    described : dict
+        What `parameters` gave.
+    slide : Slide
+        The slide.
+    facts : mapping
+        Further entries, such as the tissue area in µm² and seconds of each stage.
+
+    Returns
+    -------
+    dict
+        Plain JSON data.
+
+    Examples
+    --------
+    >>> from histograph.slides import open_slide
+    >>> slide = open_slide(np.zeros((4, 4, 3), np.uint8), mpp=0.5)
+    >>> sorted(provenance({}, slide, {}))
+    ['created_utc', 'parameters', 'parameters_hash', 'slide', 'versions']
+    """
+    return {
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "slide": {
+            "path": None if slide.path is None else str(slide.path),
+            "dimensions": [int(side) for side in slide.dimensions],
+            "mpp": [float(side) for side in slide.mpp],
+        },
+        "parameters": described,
+        "parameters_hash": parameters_hash(described),
+        "versions": {name: version(name) for name in PACKAGES},
+        **facts,
+    }
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    """Hash the content of arrays."""
+    result = hashlib.sha256()
+    for array in arrays:
+        result.update(str((array.shape, array.dtype.str)).encode())
+        result.update(np.ascontiguousarray(array).tobytes())
+    return result.hexdigest()[:16]

@@ -1,0 +1,216 @@
+"""What every method offers to the trainer, the benchmarks and the command line, and its file."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .files import read_tensors, write_tensors
+
+FORMAT = "histograph.method"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Vectors of a batch of graphs.
+
+    Attributes
+    ----------
+    node : Tensor or None
+        (N, D) one row per node, in batch order; None for a method without node vectors.
+    graph : Tensor
+        (G, D') one row per graph.
+    edge : Tensor or None
+        (E, D) one row per edge, in batch order; None for a method without edge vectors.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Embedding(node=None, graph=torch.zeros(2, 3)).graph.shape
+    torch.Size([2, 3])
+    """
+
+    node: Tensor | None
+    graph: Tensor
+    edge: Tensor | None = None
+
+
+class Method(nn.Module):
+    """Base class of all methods: a self-supervised loss, an encoder, and hooks for the trainer.
+
+    A subclass hands the arguments of its constructor to ``super().__init__(config)``, so that a saved file
+    can build it again, and defines :meth:`forward` and :meth:`encode`. Random numbers come from torch's
+    default generator, which the trainer seeds; a method never seeds by itself.
+
+    Parameters
+    ----------
+    config : dict
+        The constructor's arguments by name; numbers, text, booleans, None, or lists of them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Mean(Method):
+    ...     def __init__(self, node_dim):
+    ...         super().__init__({"node_dim": node_dim})
+    ...         self.centre = torch.nn.Parameter(torch.zeros(node_dim))
+    ...     def forward(self, batch):
+    ...         return {"loss": (batch.x - self.centre).square().mean()}
+    ...     def encode(self, batch):
+    ...         return Embedding(batch.x - self.centre, batch.x.mean(0, keepdim=True))
+    >>> Mean(3).config
+    {'node_dim': 3}
+    """
+
+    registry: ClassVar[dict[str, type["Method"]]] = {}
+    #: Fields of a graph that :meth:`forward` and :meth:`encode` read; loaders batch these and no others.
+    reads: ClassVar[tuple[str, ...]] = ("x", "edge_index", "edge_attr", "pos")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the class by its name, under which files refer to it."""
+        super().__init_subclass__(**kwargs)
+        known = Method.registry.get(cls.__name__)
+        # the same class defined again (a notebook cell run twice) replaces the older definition
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"a method named {cls.__name__} exists in {known.__module__}; choose another class name"
+            )
+        Method.registry[cls.__name__] = cls
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = dict(config)
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """Compute the training loss of a PyG batch.
+
+        Parameters
+        ----------
+        batch : torch_geometric.data.Batch or Data
+            Graphs.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``"loss"``, a scalar with gradient, and each named term, detached.
+        """
+        raise TypeError(f"{type(self).__name__} must define forward(batch)")
+
+    def encode(self, batch: Any) -> Embedding:
+        """Embed a PyG batch, deterministically and without masks.
+
+        Parameters
+        ----------
+        batch : torch_geometric.data.Batch or Data
+            Graphs.
+
+        Returns
+        -------
+        Embedding
+            Node and graph vectors.
+        """
+        raise TypeError(f"{type(self).__name__} must define encode(batch)")
+
+    def before_epoch(self, epoch: int, dataset: Sequence[Any]) -> None:
+        """Prepare an epoch (fit statistics, refresh prototypes); does nothing unless a method says otherwise.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the epoch that starts, from 0.
+        dataset : sequence of Data
+            All training graphs.
+        """
+
+    def after_step(self, step: int) -> None:
+        """Follow an optimiser step (teacher, memory bank); does nothing unless a method says otherwise.
+
+        Parameters
+        ----------
+        step : int
+            Number of optimiser steps made so far, from 1.
+        """
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Split the parameters for the optimiser: weight decay for matrices, none for biases and norms.
+
+        Returns
+        -------
+        list of dict
+            Groups for a torch optimiser; a group without ``weight_decay`` gets the trainer's.
+        """
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.dim() > 1]},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, buffers and configuration to one safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; its folder must exist.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder is missing.
+        TypeError
+            If the configuration holds something that JSON cannot.
+        """
+        metadata = {"class": type(self).__name__, "config": json.dumps(self.config)}
+        write_tensors(path, self.state_dict(), FORMAT, FORMAT_VERSION, metadata)
+
+
+def load_method(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Method:
+    """Build a method from a file of :meth:`Method.save`, ready to embed (evaluation mode).
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    device : str or torch.device
+        Where the weights shall lie.
+
+    Returns
+    -------
+    Method
+        Of the class that the file names.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, foreign, of a newer format, of an unknown class, or does not fit the class.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from histograph.methods import HMGDM
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     HMGDM(node_dim=4, hidden_dim=16).save(f"{folder}/method.safetensors")
+    ...     load_method(f"{folder}/method.safetensors").config["hidden_dim"]
+    16
+    """
+    metadata, tensors = read_tensors(path, FORMAT, FORMAT_VERSION)
+    name = metadata.get("class", "")
+    if name not in Method.registry:
+        raise ValueError(
+            f"{path} holds a method of class {name!r}, known are {sorted(Method.registry)}; "
+            "import the module that defines it before loading"
+        )
+    try:
+        method = Method.registry[name](**json.loads(metadata["config"]))
+        method.load_state_dict(tensors)
+    except (TypeError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} does not fit the class {name} of this histograph: {error}") from error
+    return method.to(device).eval()

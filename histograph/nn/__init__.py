@@ -1,0 +1,33 @@
+"""Layers shared by the methods: segments, graph and hypergraph convolution, attention inside graphs, diffusion."""
+
+from .attention import AttentionLayout, CrossAttention, SelfAttention, graph_attention
+from .diffusion import SCHEDULES, Diffusion, antithetic_times, beta_schedule
+from .gcn import GraphConv
+from .hypergraph import DualHypergraph, HypergraphConv
+from .masking import edge_pairs, random_subset
+from .segments import segment_max, segment_mean, segment_softmax, segment_sum
+from .standardise import Standardise
+from .time import TimeEmbedding, sinusoidal_embedding
+
+__all__ = [
+    "SCHEDULES",
+    "AttentionLayout",
+    "CrossAttention",
+    "Diffusion",
+    "DualHypergraph",
+    "GraphConv",
+    "HypergraphConv",
+    "SelfAttention",
+    "Standardise",
+    "TimeEmbedding",
+    "antithetic_times",
+    "beta_schedule",
+    "edge_pairs",
+    "graph_attention",
+    "random_subset",
+    "segment_max",
+    "segment_mean",
+    "segment_softmax",
+    "segment_sum",
+    "sinusoidal_embedding",
+]

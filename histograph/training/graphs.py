@@ -1,0 +1,116 @@
+"""What training takes from a data set: checks, and batches of the fields that a method reads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch_geometric.data import Batch, Data, HeteroData
+
+_WIDTHS = {"x": "node features", "edge_attr": "edge attributes"}
+
+
+def _width(graph: Data, field: str) -> int | None:
+    value = graph.get(field)
+    return value.shape[1] if isinstance(value, Tensor) and value.dim() == 2 else None
+
+
+def check_graphs(graphs: Sequence[Any]) -> None:
+    """Refuse what no method can train on or embed.
+
+    A list or tuple is checked in full; of another sequence, which may read each graph from disk, the first
+    graph is, and the others when they are batched.
+
+    Parameters
+    ----------
+    graphs : sequence of torch_geometric.data.Data
+        The data.
+
+    Raises
+    ------
+    TypeError
+        If it is a single graph, or holds something else than graphs.
+    ValueError
+        If it is empty, holds graphs of several node types, or graphs that differ in their numbers of columns.
+
+    Examples
+    --------
+    >>> check_graphs([])
+    Traceback (most recent call last):
+    ValueError: data must hold at least one graph, found none
+    """
+    if isinstance(graphs, Data | HeteroData):
+        raise TypeError("data must be a sequence of graphs, found one graph; give a list: [graph]")
+    if len(graphs) == 0:
+        raise ValueError("data must hold at least one graph, found none")
+    check_items(list(graphs) if isinstance(graphs, list | tuple) else [graphs[0]])
+
+
+def check_items(items: list[Any]) -> None:
+    """Check graphs that are at hand, one against the first.
+
+    Parameters
+    ----------
+    items : list
+        At least one graph.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`check_graphs`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> check_items([Data(x=torch.zeros(1, 2)), Data(x=torch.zeros(1, 3))])
+    Traceback (most recent call last):
+    ValueError: data: all graphs must have the same node features (x); graph 0 has 2 columns, graph 1 has 3
+    """
+    for number, graph in enumerate(items):
+        if isinstance(graph, HeteroData):
+            raise ValueError(
+                f"data: graph {number} has several node types {graph.node_types}; pick one, "
+                'as GraphDataset(..., node_type="tissue") or histograph.graphs.layer(graph, "tissue") do'
+            )
+        if not isinstance(graph, Data):
+            raise TypeError(
+                f"data must hold torch_geometric Data objects, found {type(graph).__name__} at {number}"
+            )
+        for field, meaning in _WIDTHS.items():
+            if _width(graph, field) != _width(items[0], field):
+                raise ValueError(
+                    f"data: all graphs must have the same {meaning} ({field}); graph 0 has "
+                    f"{_width(items[0], field)} columns, graph {number} has {_width(graph, field)}"
+                )
+
+
+def collate(graphs: list[Data], fields: tuple[str, ...]) -> Batch:
+    """Batch the fields that a method reads, and leave names, provenance and the rest behind.
+
+    Parameters
+    ----------
+    graphs : list of Data
+        At least one.
+    fields : tuple of str
+        Fields to keep; one that graphs lack is left out.
+
+    Returns
+    -------
+    torch_geometric.data.Batch
+        The graphs in order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`check_graphs`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> graph = Data(x=torch.zeros(2, 3), edge_index=torch.zeros(2, 0, dtype=torch.long), provenance={"a": 1})
+    >>> collate([graph, graph], ("x", "edge_index", "edge_attr"))
+    DataBatch(x=[4, 3], edge_index=[2, 0], batch=[4], ptr=[3])
+    """
+    check_items(graphs)
+    return Batch.from_data_list(
+        [Data(**{name: graph[name] for name in fields if graph.get(name) is not None}) for graph in graphs]
+    )
