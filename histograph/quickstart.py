@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch_geometric.data import Data, HeteroData
 
+    from histograph.entities import Entities
     from histograph.methods import Method
     from histograph.slides import Slide
 
@@ -101,7 +102,7 @@ def quickstart(
     table.to_csv(out / "evaluation.csv", index=False)
     journal.step("evaluation")
 
-    pictures = draw(out, slide, graph, clusters, losses, table)
+    pictures = draw(out, slide, graph, superpixels, clusters, losses, table)
     journal.step("pictures")
     return write_report(out / "report.html", slide, graph, losses, table, pictures, journal.seconds)
 
@@ -243,7 +244,7 @@ def draw(
         hg.plot(graph, slide=slide, node_type="cell", window_um=detail, ax=ax)
 
     def tissue_clusters(ax):
-        hg.plotting.plot_clusters(graph, clusters, slide=slide, node_type="tissue", ax=ax)
+        hg.plotting.plot_clusters(graph, clusters, slide=slide, node_type="tissue", entities=superpixels, ax=ax)
 
     def loss(ax):
         hg.plotting.plot_training(losses, ax=ax)

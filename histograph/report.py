@@ -85,7 +85,7 @@ def write_report(
 def _graph_section(graph: HeteroData) -> str:
     from histograph.graphs import summary
 
-    frame = summary(graph)
+    frame = summary(graph).reset_index()
     rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
     return "<h2>The graph</h2><p>Positions and lengths are micrometres.</p>" + _table(
         list(frame.columns), rows
@@ -152,6 +152,10 @@ def _interval(row: dict, value: str, low: str, high: str) -> str:
 
 
 def _cell(value: object) -> str:
+    import pandas as pd
+
+    if value is pd.NA or value != value:
+        return "–"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 

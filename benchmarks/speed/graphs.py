@@ -13,7 +13,6 @@ import argparse
 import importlib.util
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -194,6 +193,7 @@ def point_rows(report: Report, n: int) -> None:
     pos = points(n)
     for ours in (hg.knn_edges, hg.delaunay_edges, partial(hg.radius_edges, radius_um=RADIUS_UM)):
         ours(pos[:2000])
+    hg.knn_edges(clusters(2000))  # takes the tree, not the grid
     size = f"{n:,} points"
     report.compare(
         f"kNN, k={K}, symmetric, lengths",
@@ -313,7 +313,6 @@ def memory_cases() -> dict[str, Callable[[np.ndarray], Any]]:
         "knn": partial(hg.knn_edges, k=K),
         "radius": partial(hg.radius_edges, radius_um=RADIUS_UM),
         "delaunay": hg.delaunay_edges,
-        "scipy delaunay": scipy_delaunay,
         "scipy knn same job": partial(symmetric_knn, scipy_query),
         "contact": partial(hg.contact_edges, mpp=0.5),
     }
@@ -330,22 +329,25 @@ def case_input(name: str, n: int) -> np.ndarray:
     return np.where(disk, label, 0).astype(np.int32)
 
 
-def resident_mb() -> float:
-    """Return the peak resident memory of this process, MB (Linux counts kB, macOS bytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform != "darwin" else 1e6)
+def resident_mb(field: str) -> float:
+    """Return `VmRSS` (now) or `VmHWM` (peak) of this process in MB; getrusage would inherit the parent's peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1e3
 
 
 def measure(name: str, n: int) -> None:
-    """Child process: print the first call's seconds on a small input, and the growth of the peak in MB."""
+    """Child process (Linux): print the first call's seconds on a small input, and the growth of the peak in MB."""
     work = memory_cases()[name]
     small = case_input(name, 20_000)
     start = time.perf_counter()
     work(small)
     first = time.perf_counter() - start
     given = case_input(name, n)
-    before = resident_mb()
-    work(given)
-    print(first, resident_mb() - before)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    before = resident_mb("VmRSS")
+    result = work(given)
+    print(first, resident_mb("VmHWM") - before)
+    del result
 
 
 def in_child(name: str, n: int, cache: str | None = None) -> tuple[float, float]:

@@ -144,10 +144,9 @@ def build_mesh(points: NDArray[np.float64]) -> Mesh:
             f"pos must lie within ±{_LARGEST:g}, found {points.min():g}…{points.max():g}; "
             "give micrometres, and drop points that mark missing values."
         )
-    order = morton_order(points)
+    order = morton_order(points)  # coincident points follow each other, the lowest index first
     points = points.take(order, axis=0)
     first = np.ones(len(points), bool)
-    # coincident points follow each other in the order, the lowest index first
     first[1:] = (points[1:, 0] != points[:-1, 0]) | (points[1:, 1] != points[:-1, 1])
     start = np.append(np.flatnonzero(first), len(points))
     if len(start) <= len(points):
@@ -249,8 +248,8 @@ def _merge(points, edges, free, left, right, axis):
 
     A horizontal cut is a vertical one after a quarter turn: low y is "left", and nothing else changes.
     """
-    # l_edge runs down the right flank of the left part, the outside on its left; r_edge down the left flank of the right
-    # part, the outside on its right. Their origins are the ends of the candidate tangent.
+    # l_edge runs down the right flank of the left part, r_edge down the left flank of the right part; their origins
+    # are the ends of the candidate tangent. One steps down while its next point lies below that line.
     l_edge = _extreme(points, edges, left, axis, True)
     r_edge = edges[_extreme(points, edges, right, axis, False), NEXT]
     while True:

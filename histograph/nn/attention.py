@@ -68,7 +68,7 @@ class AttentionLayout:
     def __init__(self, query_batch: Tensor, key_batch: Tensor, num_graphs: int) -> None:
         query_slot, query_count = _slots(query_batch, num_graphs)
         key_slot, key_count = _slots(key_batch, num_graphs)
-        size = torch.maximum(query_count, key_count).clamp(min=_SMALLEST).double() / _SMALLEST
+        size = torch.maximum(query_count, key_count).clamp(min=_SMALLEST).float() / _SMALLEST
         level = (size.log() / math.log(_GROWTH)).ceil().long()
         level[(query_count == 0) | (key_count == 0)] = -1
         self.blocks: list[_Block] = []

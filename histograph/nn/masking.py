@@ -37,13 +37,15 @@ def random_subset(batch: Tensor, num_graphs: int, ratio: float) -> Tensor:
     if not 0 <= ratio < 1:
         raise ValueError(f"ratio must be at least 0 and below 1, found {ratio}; 0.6 hides 60 % of each graph")
     count = torch.bincount(batch, minlength=num_graphs)
-    # graph number plus a random fraction: one sort shuffles every graph inside itself
-    key = batch.double() + torch.rand(batch.numel(), dtype=torch.float64, device=batch.device)
-    order = key.argsort()
+    # a shuffle of all rows, then a stable sort by graph: every graph is shuffled inside itself
+    shuffled = torch.rand(batch.numel(), device=batch.device).argsort()
+    order = shuffled[batch[shuffled].argsort(stable=True)]
     rank = torch.empty_like(batch)
     start = count.cumsum(0) - count
     rank[order] = torch.arange(batch.numel(), device=batch.device) - start[batch[order]]
-    return rank < (count.double() * ratio).floor().long()[batch]
+    # in double precision, as int(ratio * n) would be; on the CPU, for some accelerators lack it
+    size = (count.cpu().double() * ratio).floor().long().to(batch.device)
+    return rank < size[batch]
 
 
 def edge_pairs(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:

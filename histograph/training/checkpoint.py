@@ -37,6 +37,21 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     write_atomically(folder / NAME, buffer.getvalue())
 
 
+def remove_checkpoint(folder: Path) -> None:
+    """Forget the state of an earlier run, so that nothing goes on from it.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run; nothing happens when it holds no checkpoint.
+
+    Examples
+    --------
+    >>> remove_checkpoint(Path("no-such-folder"))
+    """
+    (folder / NAME).unlink(missing_ok=True)
+
+
 def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """Read the state of a run, if there is one.
 

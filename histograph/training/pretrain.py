@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from histograph.methods import Method, load_method
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from .graphs import check_graphs, collate
 from .log import TrainingLog, require_tensorboard
 
@@ -154,6 +154,8 @@ def pretrain(
         require_tensorboard()
     check_graphs(data)
     folder = None if out is None else _writable_folder(Path(out))
+    if folder is not None and not resume:
+        remove_checkpoint(folder)
     conduct = _Conduct(folder, resume, checkpoint_every, tensorboard, num_workers, progress)
     fabric = lightning.Fabric(
         accelerator=accelerator, devices=devices, strategy=strategy, precision=precision

@@ -62,7 +62,7 @@ def test_window_keeps_what_it_shows() -> None:
 def test_window_without_nodes_is_drawn_empty() -> None:
     ax = plot(chain(), ax=_ax(), window_um=(500, 500, 10, 10), color="area")
     assert len(_dots(ax).get_offsets()) == 0
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
 
 
 def test_colour_by_feature_values_categories_and_constant() -> None:
@@ -87,7 +87,7 @@ def test_not_finite_features_are_grey_and_do_not_spoil_the_scale() -> None:
     values = np.arange(12.0)
     values[3] = np.nan
     ax = plot(chain(), ax=_ax(), color=values, cmap="cividis")
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     assert np.isfinite(_dots(ax).get_clim()).all()
     assert np.allclose(_dots(ax).get_facecolor()[3], to_rgba("#BBBBBB"))
 
@@ -111,7 +111,7 @@ def test_relation_to_another_type_draws_both() -> None:
 def test_tiny_graphs(n: int) -> None:
     graph = Data(pos=torch.rand(n, 2), edge_index=torch.zeros(2, 0, dtype=torch.long))
     ax = plot(graph, ax=_ax(), title="tiny")
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     assert len(_dots(ax).get_offsets()) == n and ax.get_title() == "tiny"
 
 

@@ -78,6 +78,13 @@ def test_finished_run_is_not_run_again_and_resume_false_starts_afresh(tmp_path):
     assert len(pd.read_csv(tmp_path / "log.csv")) == 2
 
 
+def test_afresh_means_that_the_earlier_checkpoint_is_gone(tmp_path):
+    pretrain(small(), graphs(), epochs=2, out=tmp_path, **QUIET)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(small(), Interrupting(graphs(), after=3), epochs=2, out=tmp_path, resume=False, **QUIET)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     pretrain(small(), graphs(), epochs=1, out=tmp_path, **QUIET)
     with pytest.raises(ValueError, match=r"epochs: was 1, now 2; lr: was 0.001, now 0.01"):
