@@ -56,13 +56,13 @@ class NucleusSettings:
     True
     """
 
-    smooth_um: float = 0.4
-    local_um: float = 8.5
+    smooth_um: float = 0.3
+    local_um: float = 7.5
     global_weight: float = 0.5
     spread: float = 0.3
     max_hole_um2: float = 30.0
     max_hole_um: float = 10.0
-    edge_smooth_um: float = 0.6
+    edge_smooth_um: float = 0.45
     max_radius_um: float = 5.0
     shape_smooth_um: float = 0.65
     blob_um: float = 1.6
@@ -70,7 +70,7 @@ class NucleusSettings:
     join_um: float = 4.0
     join_depth_um: float = 0.4
     max_reach_um: float = 15.0
-    min_area_um2: float = 13.0
+    min_area_um2: float = 12.0
     max_area_um2: float = 400.0
 
     def pixels(self, length_um: float, mpp: float) -> int:

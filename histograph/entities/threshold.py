@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .nuclei_tile import UNITS, stain_amount
+from .within import find_tissue
 
 if TYPE_CHECKING:
     from ..slides import Slide, TissueMask
@@ -35,8 +36,8 @@ def sample_tissue(slide: Slide, mpp: float, mask: TissueMask | None) -> list[NDA
     Returns
     -------
     list of ndarray, (H, W, 3) uint8
-        The fields: of a grid from the canvas origin those at least a third on tissue, or any on tissue if none is. A
-        slide without tissue gives an empty list.
+        The fields: of a grid from the canvas origin those at least a third on tissue; if there is none, those with
+        any tissue, or else all.
 
     Examples
     --------
@@ -44,7 +45,7 @@ def sample_tissue(slide: Slide, mpp: float, mask: TissueMask | None) -> list[NDA
     >>> [field.shape for field in sample_tissue(open_slide(np.full((9, 9, 3), 99, np.uint8), mpp=2.0), 2.0, None)]
     [(9, 9, 3)]
     """
-    tissue = slide.tissue_mask() if mask is None else mask
+    tissue = find_tissue(slide) if mask is None else mask
     width, height = slide.size_um
     columns, rows = max(1, int(np.ceil(width / _FIELD_UM))), max(1, int(np.ceil(height / _FIELD_UM)))
     row, col = np.divmod(np.arange(rows * columns), columns)
@@ -57,7 +58,7 @@ def sample_tissue(slide: Slide, mpp: float, mask: TissueMask | None) -> list[NDA
     share = np.asarray(tissue.fraction(x, y, w, h))
     chosen = np.flatnonzero(share >= 1 / 3)
     if not len(chosen):
-        chosen = np.flatnonzero(share > 0)
+        chosen = np.flatnonzero(share > 0) if (share > 0).any() else np.arange(len(x))
     if len(chosen) > _MAX_FIELDS:
         chosen = chosen[np.linspace(0, len(chosen) - 1, _MAX_FIELDS).round().astype(np.int64)]
     return [slide.read_region(x[i], y[i], w[i], h[i], mpp) for i in chosen]

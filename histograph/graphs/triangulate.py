@@ -152,9 +152,7 @@ def build_mesh(points: NDArray[np.float64]) -> Mesh:
     if len(start) <= len(points):
         points = points[first]
     if len(points) > _MOST:
-        raise ValueError(
-            f"pos must have at most {_MOST} distinct points, found {len(points)}; cut the slide."
-        )
+        raise ValueError(f"pos must have at most {_MOST} points, found {len(points)}; cut the slide.")
     edges = np.empty((6 * len(points), 3), np.int32)
     if len(points):
         _build_blocks(points, _morton_keys(points, _BITS), edges)
@@ -166,9 +164,8 @@ def _build_blocks(points: NDArray[np.float64], keys: NDArray[np.int64], edges: N
     n = len(points)
     steps = list(_plan(keys, 0, n, max(_BLOCK, n // 16)))
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        blocks = iter(
-            [pool.submit(_build_block, points, keys, edges, s[0], s[2]) for s in steps if s[0] == s[1]]
-        )
+        leaves = [(low, high) for low, middle, high, _ in steps if low == middle]
+        blocks = iter([pool.submit(_build_block, points, keys, edges, low, high) for low, high in leaves])
         done: list[tuple[int, NDArray[np.int64]]] = []
         for low, middle, _, axis in steps:
             if low == middle:

@@ -40,6 +40,9 @@ from ..nn import (
 from ..nn.diffusion import TARGETS, Schedule, Target
 from .base import Embedding, Method
 
+# At unit variance the sample drowns the mean of an untrained encoder, and the decoder learns to do without it.
+_FIRST_LOGVAR = -6.0
+
 POOLINGS = ("mean", "max", "mean_std")
 
 
@@ -83,10 +86,13 @@ class _Encoded:
     edge_logvar: Tensor | None
 
 
-def _posterior_head(dim: int, latent_dim: int) -> nn.Sequential:
+def _posterior_head(dim: int, latent_dim: int, start: float = 0.0) -> nn.Sequential:
     """Map features to the mean or the log variance of the latent, through a bottleneck."""
     narrow = max(dim // 4, 8)
-    return nn.Sequential(nn.Linear(dim, narrow), nn.ReLU(), nn.Linear(narrow, latent_dim))
+    head = nn.Sequential(nn.Linear(dim, narrow), nn.ReLU(), nn.Linear(narrow, latent_dim))
+    if start:
+        nn.init.constant_(cast(Tensor, head[-1].bias), start)
+    return head
 
 
 class _Encoder(nn.Module):
@@ -96,15 +102,13 @@ class _Encoder(nn.Module):
         super().__init__()
         self.node_convs = nn.ModuleList(GraphConv(dim, dim) for _ in range(layers))
         self.node_mean = _posterior_head(dim, latent_dim)
-        self.node_logvar = _posterior_head(dim, latent_dim)
+        self.node_logvar = _posterior_head(dim, latent_dim, _FIRST_LOGVAR)
         self.edge_latents = edge_latents
         if edge_latents:
             self.edge_convs = nn.ModuleList(HypergraphConv(dim, dim) for _ in range(layers))
             self.gates = nn.ModuleList(HypergraphConv(dim, 1) for _ in range(layers - 1))
-            self.edge_mean, self.edge_logvar = (
-                _posterior_head(dim, latent_dim),
-                _posterior_head(dim, latent_dim),
-            )
+            self.edge_mean = _posterior_head(dim, latent_dim)
+            self.edge_logvar = _posterior_head(dim, latent_dim, _FIRST_LOGVAR)
 
     def forward(self, x: Tensor, e: Tensor | None, edge_index: Tensor) -> _Encoded:
         nodes: list[Tensor] = []
@@ -308,7 +312,7 @@ class HMGDM(Method):
     fixed_time : int, optional
         One noise level for all graphs, ``0 .. timesteps - 1``; random by default (ablation).
     kl_weight, node_weight, edge_weight : float
-        Weights of the three terms. The authors' ``kl_weight`` of 1 makes the latent collapse to its prior
+        Weights of the three terms. The released ``kl_weight`` of 1 makes the latent collapse to its prior
         when the skips can carry everything, so the default is far smaller.
     pooling : {"mean", "max", "mean_std"}
         How node vectors make the graph vector; the last has twice the width.

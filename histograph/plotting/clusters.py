@@ -20,6 +20,9 @@ from .canvas import (
 from .colors import categorical
 from .layers import Layer, take_layer
 
+# Node types whose shape is not their bounding box.
+_IRREGULAR = ("cell", "tissue")
+
 
 def plot_clusters(
     graph: Any,
@@ -49,8 +52,9 @@ def plot_clusters(
     node_type
         Node type; None takes the finest that is present.
     entities
-        `Entities` whose outlines are filled; joined to the nodes on the id. Without them, the node field
-        `bbox` gives rectangles, and without that the nodes are dots.
+        `Entities` whose outlines are filled; joined to the nodes on the id. Without them, patches
+        and regions are filled by their node field `bbox`, and other nodes are dots (boxes of irregular shapes
+        would overlap).
     ax
         Axes to draw on; None makes a new figure.
     window_um
@@ -127,7 +131,7 @@ def _boxes(layer: Layer, entities: Any) -> tuple[NDArray[np.float64], NDArray[np
     """Return the (N, 2) lower and upper corners of the nodes."""
     if entities is not None:
         box = np.asarray(entities.bbox, dtype=np.float64)[_rows(layer, entities)]
-    elif layer.bbox is not None:
+    elif layer.bbox is not None and layer.node_type not in _IRREGULAR:
         box = layer.bbox
     else:
         return layer.pos, layer.pos
@@ -139,7 +143,7 @@ def _shapes(layer: Layer, entities: Any, seen: NDArray[np.int64]) -> list[NDArra
     if entities is not None and entities.masks is not None:
         rows = _rows(layer, entities)[seen]
         return [entities.polygon(int(row)) for row in rows]
-    if entities is None and layer.bbox is None:
+    if entities is None and (layer.bbox is None or layer.node_type in _IRREGULAR):
         return None
     low, high = _boxes(layer, entities)
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])

@@ -17,7 +17,7 @@ from .canvas import (
     new_axes,
     points_per_um,
 )
-from .colors import PALETTE, add_colorbar, apply_scale, read_color
+from .colors import PALETTE, Coloring, add_colorbar, apply_scale, read_color
 from .layers import Layer, take_layer
 
 _EDGE_COLOR = "#1A1A1A"
@@ -39,7 +39,7 @@ def plot(
     cmap: Any = "viridis",
     vmin: float | None = None,
     vmax: float | None = None,
-    slide_alpha: float = 1.0,
+    slide_alpha: float | None = None,
     title: str | None = None,
     scalebar: bool = True,
 ) -> Axes:
@@ -79,7 +79,7 @@ def plot(
         Ends of the scale of the nodes; None takes the 1st and 99th percentiles (pointed ends of the bar say
         that values go on).
     slide_alpha
-        Opacity of the slide, 0 to 1.
+        Opacity of the slide, 0 to 1; None fades it to one half where the nodes have several colours.
     title
         Title.
     scalebar
@@ -109,11 +109,14 @@ def plot(
     """
     layer = take_layer(graph, node_type, relation)
     window = choose_window(window_um, slide, layer.pos, layer.target_pos)
+    # Before there is a figure, so that a mistake leaves none behind.
+    colors = _read_colors(layer, color, edge_color, over_image=slide is not None)
     ax = new_axes(*window[2:]) if ax is None else ax
     if slide is not None:
-        draw_slide(ax, slide, window, slide_alpha)
+        fade = 1.0 if colors[0].kind == "constant" else 0.5
+        draw_slide(ax, slide, window, fade if slide_alpha is None else slide_alpha)
     frame_window(ax, window, scalebar, title)
-    _draw(ax, layer, window, color, node_size, edge_color, edge_width, cmap, (vmin, vmax))
+    _draw(ax, layer, window, colors, (node_size, edge_width), cmap, (vmin, vmax))
     return ax
 
 
@@ -165,39 +168,50 @@ def plot_graph(
     True
     """
     layer = take_layer(graph, node_type, relation)
+    colors = _read_colors(layer, color, edge_color, over_image=ax is not None and bool(ax.images))
     if ax is None:
         window = choose_window(None, None, layer.pos, layer.target_pos)
         ax = new_axes(*window[2:])
         frame_window(ax, window, True, None)
     (left, right), (bottom, top) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
     window = (left, bottom, right - left, top - bottom)
-    _draw(ax, layer, window, color, node_size, edge_color, edge_width, cmap, (vmin, vmax))
+    _draw(ax, layer, window, colors, (node_size, edge_width), cmap, (vmin, vmax))
     return ax
+
+
+def _read_colors(layer: Layer, color: Any, edge_color: Any, over_image: bool) -> tuple[Coloring, Coloring]:
+    columns = {name: layer.x[:, i] for name, i in layer.features.items() if i < layer.x.shape[1]}
+    # Yellow stands out from stained tissue, blue from paper.
+    nodes = read_color(color, len(layer.pos), columns, PALETTE[6] if over_image else PALETTE[0])
+    n_edges = layer.edge_index.shape[1]
+    edges = read_color(
+        edge_color, n_edges, layer.edge_attr, _EDGE_COLOR, "edge_color", "column of edge_index"
+    )
+    return nodes, edges
 
 
 def _draw(
     ax: Axes,
     layer: Layer,
     window: Window,
-    color: Any,
-    node_size: float | None,
-    edge_color: Any,
-    edge_width: float | None,
+    colors: tuple[Coloring, Coloring],
+    sizes: tuple[float | None, float | None],
     cmap: Any,
     limits: tuple[float | None, float | None],
 ) -> None:
     inside = _inside(layer.pos, window)
     segments, column = _segments(layer, window)
     spacing = points_per_um(ax, window) * _spacing_um(layer, window, int(inside.sum()), segments)
-    width = float(np.clip(0.05 * spacing, 0.2, 1.0)) if edge_width is None else edge_width
-    size = float(np.clip(0.45 * spacing, 1.2, 6.0)) if node_size is None else node_size
-    _draw_edges(ax, layer, segments, column, edge_color, width, cmap)
+    size = float(np.clip(0.45 * spacing, 1.2, 6.0)) if sizes[0] is None else sizes[0]
+    width = float(np.clip(0.05 * spacing, 0.2, 1.0)) if sizes[1] is None else sizes[1]
+    if len(segments):
+        _draw_edges(ax, segments, colors[1].take(column), width, cmap)
     if layer.target_type is not None:
         target = layer.target_pos[_inside(layer.target_pos, window)]
         ax.scatter(
             target[:, 0], target[:, 1], (1.8 * size) ** 2, PALETTE[3], marker="s", linewidths=0, zorder=2
         )
-    _draw_nodes(ax, layer, inside, color, size, cmap, limits)
+    _draw_nodes(ax, layer.pos[inside], colors[0].take(inside), size, cmap, limits)
 
 
 def _segments(layer: Layer, window: Window) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -216,26 +230,7 @@ def _spacing_um(layer: Layer, window: Window, n: int, segments: NDArray[np.float
     return float(np.sqrt(window[2] * window[3] / max(n, 1)))
 
 
-def _draw_edges(
-    ax: Axes,
-    layer: Layer,
-    segments: NDArray[np.float64],
-    column: NDArray[np.int64],
-    color: Any,
-    width: float,
-    cmap: Any,
-) -> None:
-    coloring = read_color(
-        color,
-        layer.edge_index.shape[1],
-        layer.edge_attr,
-        _EDGE_COLOR,
-        "edge_color",
-        "column of edge_index",
-    )
-    if not len(segments):
-        return
-    shown = coloring.take(column)
+def _draw_edges(ax: Axes, segments: NDArray[np.float64], shown: Coloring, width: float, cmap: Any) -> None:
     bundle = len(segments) > _BUNDLE_ABOVE and shown.kind == "constant"
     paths = list(_bundled(segments) if bundle else segments)
     lines = LineCollection(paths, linewidths=width, zorder=1, capstyle="round")
@@ -257,29 +252,22 @@ def _bundled(segments: NDArray[np.float64], size: int = 64) -> NDArray[np.float6
 
 def _draw_nodes(
     ax: Axes,
-    layer: Layer,
-    inside: NDArray[np.bool_],
-    color: Any,
+    pos: NDArray[np.float64],
+    shown: Coloring,
     size: float,
     cmap: Any,
     limits: tuple[float | None, float | None],
 ) -> None:
-    columns = {name: layer.x[:, i] for name, i in layer.features.items() if i < layer.x.shape[1]}
-    # Yellow with a dark rim stands out from stained tissue, blue with a white one from paper.
-    fill, rim = (PALETTE[6], _EDGE_COLOR) if ax.images else (PALETTE[0], "white")
-    coloring = read_color(color, len(layer.pos), columns, fill)
-    shown = coloring.take(inside)
-    pos = layer.pos[inside]
     dots = ax.scatter(pos[:, 0], pos[:, 1], size**2, zorder=3)
     dots.set_linewidth(0.08 * size if size > 2.5 else 0.0)
-    dots.set_edgecolor(rim)
-    dots.set_rasterized(int(inside.sum()) > RASTERIZE_ABOVE)
+    dots.set_edgecolor(_EDGE_COLOR if ax.images else "white")
+    dots.set_rasterized(len(pos) > RASTERIZE_ABOVE)
     if shown.kind == "continuous":
         apply_scale(dots, shown, cmap, limits)
         add_colorbar(ax, dots, shown)
         return
     dots.set_facecolor(shown.rgba)
-    if shown.kind == "categorical" and inside.any():
+    if shown.kind == "categorical" and len(pos):
         add_legend(ax, shown)
 
 

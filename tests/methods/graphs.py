@@ -30,5 +30,7 @@ def striped(seed, nodes=24, node_dim=6):
     edge_index = torch.stack([torch.cat([here, (here + 1) % nodes]), torch.cat([(here + 1) % nodes, here])])
     length = 1 + 0.5 * wave[edge_index[0], :1] * wave[edge_index[1], :1]
     return Data(
-        x=wave + 0.1 * torch.randn(nodes, node_dim, generator=generator), edge_index=edge_index, edge_attr=length
+        x=wave + 0.1 * torch.randn(nodes, node_dim, generator=generator),
+        edge_index=edge_index,
+        edge_attr=length,
     )

@@ -37,12 +37,17 @@ def test_truncated_foreign_newer_unknown(method, tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="another kind"):
         load_method(path)
-    meta = {"format": "histograph.method", "version": "1", "class": "HMGDM", "config": json.dumps({"node_dim": 6})}
+    meta = {
+        "format": "histograph.method",
+        "version": "1",
+        "class": "HMGDM",
+        "config": json.dumps({"node_dim": 6}),
+    }
     save_file({"a": torch.zeros(1)}, path, meta | {"version": "2"})
     with pytest.raises(ValueError, match="update histograph"):
         load_method(path)
     save_file({"a": torch.zeros(1)}, path, meta | {"class": "Other"})
-    with pytest.raises(ValueError, match="'Other'.*HMGDM"):
+    with pytest.raises(ValueError, match=r"'Other'.*HMGDM"):
         load_method(path)
     save_file({"a": torch.zeros(1)}, path, meta)
     with pytest.raises(ValueError, match="does not fit"):

@@ -89,7 +89,9 @@ def test_encoder_follows_permutations():  # check 11
     nodes, edges = torch.randperm(15), torch.randperm(60)
     place = torch.empty_like(nodes)
     place[nodes] = torch.arange(15)
-    moved = Data(x=data.x[nodes], edge_index=place[data.edge_index[:, edges]], edge_attr=data.edge_attr[edges])
+    moved = Data(
+        x=data.x[nodes], edge_index=place[data.edge_index[:, edges]], edge_attr=data.edge_attr[edges]
+    )
     a, b = method.encode(data), method.encode(moved)
     torch.testing.assert_close(b.node, a.node[nodes], atol=1e-5, rtol=0)
     torch.testing.assert_close(b.edge, a.edge[edges], atol=1e-5, rtol=0)
@@ -254,7 +256,10 @@ def test_skips_are_what_the_decoder_reads():
     method, batch = small(skips=False), batch_of(12, 20)
     split = split_of(method, batch)
     encoded = method._condition(split)
-    rows = (method.node_embed(split.x[split.visible :]), method.edge_embed(split.edge_attr[split.condition :]))
+    rows = (
+        method.node_embed(split.x[split.visible :]),
+        method.edge_embed(split.edge_attr[split.condition :]),
+    )
     latents, time = (encoded.node_mean, encoded.edge_mean), torch.tensor([5, 5])
     before = method.decoder(split, encoded, latents, rows, time)[0]
     for layer in encoded.node_layers:
@@ -345,3 +350,8 @@ def test_wrong_columns_are_named():
     data.edge_attr = None
     with pytest.raises(ValueError, match="found NoneType"):
         small()(data)
+
+
+def test_latent_outweighs_its_noise_at_the_start():
+    encoded = small()._condition(split_of(small(), batch_of(12, 20)))
+    assert (encoded.node_logvar / 2).exp().max() < 0.2 and (encoded.edge_logvar / 2).exp().max() < 0.2

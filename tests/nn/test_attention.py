@@ -67,7 +67,9 @@ def test_cross_attention_equals_the_released_one():
     x = torch.nn.functional.layer_norm(golden["x"], (8,), golden["norm.weight"], golden["norm.bias"])
     target = golden["node_target_mask"]
     layout = AttentionLayout(golden["batch"][target], golden["batch"][~target], 1)
-    torch.testing.assert_close(module(x[target], x[~target], layout), golden["coatt_out"], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        module(x[target], x[~target], layout), golden["coatt_out"], atol=2e-6, rtol=1e-5
+    )
 
 
 def test_graphs_are_isolated_bit_by_bit():

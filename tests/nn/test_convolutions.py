@@ -20,7 +20,11 @@ def random_graph(nodes=9, pairs=12, seed=0):
     i, j = torch.triu_indices(nodes, nodes, 1)
     chosen = torch.randperm(i.numel(), generator=generator)[:pairs]
     edge_index = torch.stack([torch.cat([i[chosen], j[chosen]]), torch.cat([j[chosen], i[chosen]])])
-    return edge_index, torch.randn(nodes, 5, generator=generator), torch.randn(2 * pairs, 4, generator=generator)
+    return (
+        edge_index,
+        torch.randn(nodes, 5, generator=generator),
+        torch.randn(2 * pairs, 4, generator=generator),
+    )
 
 
 def dense_hypergraph_conv(conv, e, edge_index, nodes):
@@ -71,7 +75,9 @@ def test_convolutions_equal_the_released_ones(golden):
     close = {"atol": 2e-6, "rtol": 1e-5}
     torch.testing.assert_close(first(x, edge_index), golden["gcn0_out"], **close)
     torch.testing.assert_close(edges(e, dual), golden["hyperconv0_out"], **close)
-    torch.testing.assert_close(score(golden["hyperconv0_out"].relu(), dual), golden["scoreconv0_out"], **close)
+    torch.testing.assert_close(
+        score(golden["hyperconv0_out"].relu(), dual), golden["scoreconv0_out"], **close
+    )
     weighted = second(golden["gcn0_out"].relu(), edge_index, golden["edge_weight"])
     torch.testing.assert_close(weighted, golden["gcn1_weighted_out"], **close)
 

@@ -64,7 +64,9 @@ def test_noising_and_step_target_equal_the_released_ones(golden):
     x_t = process.noisy(x0, eps, time)
     torch.testing.assert_close(x_t[rows], torch.tensor(golden["q_direct_x_t"])[rows], atol=1e-5, rtol=1e-4)
     step = process.target("step", x0, eps, time)
-    torch.testing.assert_close(step[rows], torch.tensor(golden["q_step_target_x"])[rows], atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(
+        step[rows], torch.tensor(golden["q_step_target_x"])[rows], atol=1e-6, rtol=1e-3
+    )
 
 
 def test_step_target_is_the_deterministic_step_and_zero_at_the_start():

@@ -21,5 +21,5 @@ def test_constant_columns_become_zero_and_outliers_are_clipped():
 
 
 def test_nan_is_refused_with_its_place():
-    with pytest.raises(ValueError, match="graph 1 .* column 2"):
+    with pytest.raises(ValueError, match=r"graph 1 .* column 2"):
         Standardise(3).fit([torch.zeros(2, 3), torch.tensor([[0.0, 0.0, float("nan")]])])

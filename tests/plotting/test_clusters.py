@@ -66,6 +66,13 @@ def test_window_keeps_shapes_that_reach_into_it() -> None:
     assert len(ax.get_legend().get_texts()) == 3
 
 
+def test_boxes_of_irregular_shapes_are_not_filled() -> None:
+    graph = chain()
+    graph["cell"].bbox = torch.rand(12, 4)
+    ax = plot_clusters(graph, np.arange(12), ax=_ax())
+    assert isinstance(ax.collections[0], PathCollection)
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"each cell node: expected shape \(12,\), found \(5,\)"):
         plot_clusters(chain(), np.zeros(5), ax=_ax())

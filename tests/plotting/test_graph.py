@@ -48,6 +48,12 @@ def test_slide_lies_beneath_in_micrometres() -> None:
     assert np.allclose(_dots(ax).get_facecolor()[0], to_rgba(PALETTE[6]))
 
 
+def test_slide_fades_under_many_colours_only() -> None:
+    assert plot(chain(), FakeSlide(), ax=_ax()).images[0].get_alpha() == 1.0
+    assert plot(chain(), FakeSlide(), ax=_ax(), color="area").images[0].get_alpha() == 0.5
+    assert plot(chain(), FakeSlide(), ax=_ax(), color="area", slide_alpha=0.9).images[0].get_alpha() == 0.9
+
+
 def test_window_keeps_what_it_shows() -> None:
     slide, graph = FakeSlide(), chain()
     ax = plot(graph, slide, ax=_ax(), window_um=(0.0, 0.0, 30.0, 60.0))
@@ -176,5 +182,7 @@ def test_layers_can_be_added() -> None:
     ],
 )
 def test_mistakes_are_named_and_leave_no_figure(options: dict, message: str) -> None:
+    before = plt.get_fignums()
     with pytest.raises(ValueError, match=message):
-        plot(chain(), ax=_ax(), **options)
+        plot(chain(), **options)
+    assert plt.get_fignums() == before

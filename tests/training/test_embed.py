@@ -53,7 +53,11 @@ def test_round_trip(method, tmp_path, text):
     z = embed(method, data, progress=False)
     z.save(tmp_path / "z.safetensors")
     again = Embeddings.load(tmp_path / "z.safetensors")
-    assert torch.equal(again.graph, z.graph) and torch.equal(again.node, z.node) and torch.equal(again.ptr, z.ptr)
+    assert (
+        torch.equal(again.graph, z.graph)
+        and torch.equal(again.node, z.node)
+        and torch.equal(again.ptr, z.ptr)
+    )
     assert list(again.node_id) == list(z.node_id) and again.slide_ids == z.slide_ids
 
 
