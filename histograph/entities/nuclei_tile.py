@@ -66,7 +66,7 @@ class NucleusSettings:
     max_radius_um: float = 5.0
     shape_smooth_um: float = 0.65
     blob_um: float = 1.6
-    blob_weight: float = 6.0
+    blob_weight: float = 3.0
     join_um: float = 4.0
     join_depth_um: float = 0.4
     max_reach_um: float = 15.0

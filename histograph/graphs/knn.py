@@ -43,7 +43,7 @@ def knn_edges(
 
     The graph is `{i, j}: j in N_k(i) or i in N_k(j)`, where `N_k(i)` are the k points other than i that come
     first in order of (distance to i, x, y, index). Coincident points are neighbours at distance 0. Apart from
-    the choice among more than k coincident points, the graph does not depend on the order of the points.
+    the choice among coincident points, the graph does not depend on the order of the points.
 
     Parameters
     ----------
