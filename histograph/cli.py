@@ -265,15 +265,15 @@ def _labels(path: Path, slide_ids: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _write_csv(path: Path, slide_ids: list[str], values) -> None:
-    """Write one row a graph, to a temporary name first."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
+    """Write one row a graph."""
+    from histograph.atomic import atomic_path
+
+    with atomic_path(path) as part, part.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["slide_id", *(f"z{i}" for i in range(values.shape[1]))])
         writer.writerows(
             [slide_id, *map(repr, map(float, row))] for slide_id, row in zip(slide_ids, values, strict=True)
         )
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

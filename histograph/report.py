@@ -7,6 +7,8 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from histograph.atomic import atomic_path
+
 if TYPE_CHECKING:
     import pandas as pd
     from torch_geometric.data import HeteroData
@@ -76,9 +78,8 @@ def write_report(
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
         f"<style>{_STYLE}</style>{body}</html>"
     )
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    with atomic_path(path) as part:
+        part.write_text(page, encoding="utf-8")
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from histograph.graphs.atomic import atomic_path
+from histograph.atomic import atomic_path
 from histograph.graphs.build import build_graph
 from histograph.graphs.dataset import MANIFEST
 from histograph.graphs.header import read_header

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from histograph.graphs.atomic import atomic_path
+from histograph.atomic import atomic_path
 from histograph.graphs.graph_file import GraphFile
 from histograph.graphs.layout import encode
 from histograph.graphs.order import canonical

@@ -7,34 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write bytes to a temporary name in the same folder, then rename, so that no half file can be met.
-
-    Parameters
-    ----------
-    path : Path
-        The file to make or replace.
-    content : bytes
-        What it shall hold.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_atomically(Path(folder) / "a", b"text")
-    ...     [p.name for p in Path(folder).iterdir()]
-    ['a']
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # the content must be on disk before the name is
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from histograph.atomic import atomic_path
 
 
 def write_tensors(
@@ -77,7 +50,8 @@ def write_tensors(
         raise FileNotFoundError(f"path: the folder {path.parent} does not exist; create it first")
     # clones, for safetensors refuses two names for one memory
     plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    write_atomically(path, save(plain, {"format": kind, "version": str(version), **metadata}))
+    with atomic_path(path) as part:
+        part.write_bytes(save(plain, {"format": kind, "version": str(version), **metadata}))
 
 
 def read_tensors(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from histograph.methods.files import write_atomically
+from histograph.atomic import atomic_path
 
 FORMAT = "histograph.run"
 NAME = "checkpoint.pt"
@@ -34,7 +34,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state, "settings": json.dumps(state["settings"])}, buffer)
-    write_atomically(folder / NAME, buffer.getvalue())
+    with atomic_path(folder / NAME) as part:
+        part.write_bytes(buffer.getvalue())
 
 
 def remove_checkpoint(folder: Path) -> None:
