@@ -148,12 +148,12 @@ def evaluate(
     from histograph.evaluation import knn_probe, linear_probe
     from histograph.training import Embeddings
 
-    probes = {"linear": linear_probe, "knn": knn_probe}
-    if probe not in probes:
-        raise ValueError(f"--probe must be one of {', '.join(probes)}; found '{probe}'")
+    if probe not in ("linear", "knn"):
+        raise ValueError(f"--probe must be linear or knn; found '{probe}'")
     vectors = Embeddings.load(embeddings)
     y, groups = _labels(labels, vectors.slide_ids)
-    result = probes[probe](vectors, y, groups=groups, folds=folds, seed=seed)
+    run = linear_probe if probe == "linear" else knn_probe
+    result = run(vectors.graph.numpy(), y, groups=groups, folds=folds, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     frame = result.to_frame()
     frame.to_csv(out / f"{probe}_probe.csv", index=False)
@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("histograph: stopped; what was complete is kept", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError, ImportError, MemoryError) as error:
+    except (ValueError, OSError, ImportError, ArithmeticError, MemoryError) as error:
         print(f"histograph: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -241,7 +241,11 @@ def _dataset(paths: list[Path], node_type: str, window_um: float, min_nodes: int
     from histograph.graphs import GraphDataset
 
     source: Path | list[Path] = paths[0] if len(paths) == 1 and paths[0].is_dir() else paths
-    return GraphDataset(source, node_type=node_type, window_um=window_um or None, min_nodes=min_nodes)
+    data = GraphDataset(source, node_type=node_type, window_um=window_um or None, min_nodes=min_nodes)
+    if len(data) == 0:
+        what = f"window of {window_um:g} µm" if window_um else "graph"
+        raise ValueError(f"no {what} has at least {min_nodes} nodes of type {node_type}: lower --min-nodes")
+    return data
 
 
 def _labels(path: Path, slide_ids: list[str]) -> tuple[list[str], list[str]]:

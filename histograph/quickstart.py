@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from histograph.slides import Slide
 
 WINDOW_UM = 96.0  # side of a training window: the field of one labelled patch
-SUPERPIXELS = {"size_um": 12.0, "mpp": 1.0}  # fine enough for some 40 nodes in such a window
+SUPERPIXELS: dict[str, Any] = {"size_um": 12.0, "mpp": 1.0}  # some 40 nodes in such a window
+NETWORK: dict[str, Any] = {"hidden_dim": 128, "joint_depth": 1}  # small enough for a minute or two on two cores
 
 
 @dataclass
@@ -77,9 +78,10 @@ def quickstart(
     journal = Journal()
 
     slide = hg.open_slide(hg.bundled.slide_path())
-    graph = hg.build_graph(
-        slide, entities={"cell": {}, "tissue": SUPERPIXELS, "patch": {}}, progress=progress
-    )
+    mask = slide.tissue_mask()
+    superpixels = hg.entities.superpixels(slide, mask=mask, progress=progress, **SUPERPIXELS)
+    entities = {"cell": {}, "tissue": superpixels, "patch": {}}
+    graph = hg.build_graph(slide, entities=entities, mask=mask, progress=progress)
     hg.validate(graph)
     hg.save(graph, out / "graphs" / f"{slide.slide_id}.safetensors")
     journal.step("slide to graph")
@@ -87,14 +89,14 @@ def quickstart(
     data = hg.GraphDataset(out / "graphs", node_type="tissue", window_um=WINDOW_UM, min_nodes=8)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        method = hg.methods.HMGDM(data.node_dim, data.edge_dim, hidden_dim=128)
-        untrained = hg.methods.HMGDM(data.node_dim, data.edge_dim, hidden_dim=128)
+        method = hg.methods.HMGDM(data.node_dim, data.edge_dim, **NETWORK)
+        untrained = hg.methods.HMGDM(data.node_dim, data.edge_dim, **NETWORK)
     untrained.before_epoch(0, data)  # the same standardisation of features: only the training differs
     losses = hg.pretrain(method, data, epochs=epochs, out=out / "run", seed=seed, progress=progress)
     journal.step("pre-training")
 
-    tissue = hg.graphs.layer(graph, "tissue")
-    clusters = cluster_nodes(hg.embed(method, [tissue]).node.numpy(), seed=seed)
+    vectors = hg.embed(method, [hg.graphs.layer(graph, "tissue")], progress=False)
+    clusters = cluster_nodes(np.asarray(vectors.node), seed=seed)
     journal.step("embedding and clusters")
 
     patches = patch_graphs(n_patches, progress=progress)
@@ -208,8 +210,8 @@ def evaluate(method: Method, untrained: Method, patches: PatchGraphs, seed: int 
 
     vectors = {
         "hand-made features": np.stack([graph.x.mean(0).numpy() for graph in patches.graphs]),
-        "untrained encoder": hg.embed(untrained, patches.graphs, progress=False),
-        "pre-trained H-MGDM": hg.embed(method, patches.graphs, progress=False),
+        "untrained encoder": np.asarray(hg.embed(untrained, patches.graphs, progress=False)),
+        "pre-trained H-MGDM": np.asarray(hg.embed(method, patches.graphs, progress=False)),
     }
     tables = []
     for probe in ("linear", "knn"):
@@ -225,6 +227,7 @@ def draw(
     out: Path,
     slide: Slide,
     graph: HeteroData,
+    superpixels: Entities,
     clusters: np.ndarray,
     losses: pd.DataFrame,
     table: pd.DataFrame,
@@ -244,7 +247,9 @@ def draw(
         hg.plot(graph, slide=slide, node_type="cell", window_um=detail, ax=ax)
 
     def tissue_clusters(ax):
-        hg.plotting.plot_clusters(graph, clusters, slide=slide, node_type="tissue", entities=superpixels, ax=ax)
+        hg.plotting.plot_clusters(
+            graph, clusters, slide=slide, node_type="tissue", entities=superpixels, ax=ax
+        )
 
     def loss(ax):
         hg.plotting.plot_training(losses, ax=ax)

@@ -53,7 +53,7 @@ def graphs(tmp_path_factory):
     for i in range(8):
         slide = hg.open_slide(stained(160, 160, n_nuclei=8 + 40 * (i % 2), seed=i), mpp=0.5)
         slide.slide_id = f"s{i}"
-        graph = hg.build_graph(slide, entities={"tissue": {"size_um": 8.0, "mpp": 1.0}}, progress=False)
+        graph = hg.build_graph(slide, entities={"tissue": {"size_um": 8.0, "merge_threshold": 0.0}}, progress=False)
         hg.save(graph, folder / f"s{i}.safetensors")
         lines.append(f"s{i},{'dense' if i % 2 else 'sparse'},patient{i}")
     (folder.parent / "labels.csv").write_text("\n".join(lines) + "\n")

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 
 def ascend(
-    height: NDArray[np.int32], inside: NDArray[np.bool_], max_steps: int, radius: int, depth: int, max_joins: int
+    height: NDArray[np.int32],
+    inside: NDArray[np.bool_],
+    max_steps: int,
+    radius: int,
+    depth: int,
+    max_joins: int,
 ) -> NDArray[np.int64]:
     """Assign foreground pixels to peaks.
 

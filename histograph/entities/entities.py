@@ -82,7 +82,9 @@ class Entities:
         if self.masks is not None and len(self.masks) != n:
             raise ValueError(f"masks: expected one mask for each of {n} entities, found {len(self.masks)}.")
         if n and (self.label[0] <= 0 or (np.diff(self.label) <= 0).any()):
-            raise ValueError("label: expected positive, strictly ascending ids; sort the entities by id first.")
+            raise ValueError(
+                "label: expected positive, strictly ascending ids; sort the entities by id first."
+            )
 
     def __len__(self) -> int:
         """Return the number of entities."""
@@ -251,7 +253,8 @@ class Entities:
             x_min, y_min, x_max, y_max = self.bbox[i]
             ring = [(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max), (x_min, y_min)]
             return np.array(ring, np.float64)
-        return (outer_ring(self.masks[i]) + self.masks.boxes[i, [1, 0]]) * self.mpp
+        corners = outer_ring(self.masks[i]) + self.masks.boxes[i, [1, 0]]
+        return corners.astype(np.float64) * self.mpp
 
     def instance_map(
         self, window_um: tuple[float, float, float, float] | None = None
@@ -313,9 +316,13 @@ class Entities:
             x_min, y_min = self.bbox[:, :2].min(axis=0)
             x_max, y_max = self.bbox[:, 2:].max(axis=0)
             rows.append(("extent", f"x {x_min:.1f} … {x_max:.1f} µm, y {y_min:.1f} … {y_max:.1f} µm"))
-        rows.append(("masks", "rectangles" if self.masks is None else f"{self.masks.nbytes / 1e6:.2f} MB packed"))
+        rows.append(
+            ("masks", "rectangles" if self.masks is None else f"{self.masks.nbytes / 1e6:.2f} MB packed")
+        )
         rows += [(key, _escape(value)) for key, value in self.parameters.items()]
-        body = "".join(f"<tr><th style='text-align:left'>{key}</th><td>{value}</td></tr>" for key, value in rows)
+        body = "".join(
+            f"<tr><th style='text-align:left'>{key}</th><td>{value}</td></tr>" for key, value in rows
+        )
         return f"<table><caption>Entities</caption>{body}</table>"
 
 
@@ -429,7 +436,7 @@ def assemble(
         label,
         centroid,
         boxes[:, [1, 0, 3, 2]] * float(mpp),
-        count * float(mpp) ** 2,
+        count.astype(np.float64) * float(mpp) ** 2,
         float(mpp),
         Masks(masks.bits, masks.pointers, boxes),
         dict(parameters or {}),
@@ -473,7 +480,9 @@ def as_instance_map(instance_map: ArrayLike) -> NDArray[np.int64]:
     if labelled.dtype.kind == "i" and labelled.size and labelled.min() < 0:
         raise ValueError(f"instance_map: expected labels >= 0, found {labelled.min()}; use 0 for background.")
     if labelled.dtype == np.uint64 and labelled.size and labelled.max() > np.iinfo(np.int64).max:
-        raise ValueError("instance_map: expected labels that fit int64, found larger ones; renumber them first.")
+        raise ValueError(
+            "instance_map: expected labels that fit int64, found larger ones; renumber them first."
+        )
     small = labelled.dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32)
     return np.ascontiguousarray(labelled, np.int32 if small else np.int64)  # type: ignore[arg-type]
 

@@ -120,7 +120,9 @@ def _grid(
     if not (size_um > 0 and math.isfinite(size_um)):
         raise ValueError(f"size_um: expected a positive length in µm, found {size_um}.")
     if not 0 <= overlap_um < size_um:
-        raise ValueError(f"overlap_um: expected at least 0 and less than size_um={size_um}, found {overlap_um}.")
+        raise ValueError(
+            f"overlap_um: expected at least 0 and less than size_um={size_um}, found {overlap_um}."
+        )
     if not 0 <= min_tissue <= 1:
         raise ValueError(f"min_tissue: expected a share between 0 and 1, found {min_tissue}.")
     width, height = slide.size_um

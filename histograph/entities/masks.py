@@ -122,10 +122,8 @@ class Masks:
         limits = np.iinfo(np.int64)
         boxes = np.empty((n_groups, 4), np.int64)
         boxes[:, :2], boxes[:, 2:] = limits.max, limits.min
-        np.minimum.at(boxes, (group, 0), self.boxes[:, 0])
-        np.minimum.at(boxes, (group, 1), self.boxes[:, 1])
-        np.maximum.at(boxes, (group, 2), self.boxes[:, 2])
-        np.maximum.at(boxes, (group, 3), self.boxes[:, 3])
+        for column, ufunc in enumerate((np.minimum, np.minimum, np.maximum, np.maximum)):
+            ufunc.at(boxes[:, column], group, self.boxes[:, column])
         pointers = _pointers(boxes)
         bits = np.zeros(int(pointers[-1]), np.uint8)
         _unite(self.bits, self.pointers, self.boxes, group, pointers, boxes, bits)

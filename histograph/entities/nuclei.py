@@ -98,28 +98,11 @@ def nuclei(
     """
     chosen = _settings(settings)
     _check(mpp, tile_um, workers)
-    found = resolve_mask(slide, mask)
-    sample = sample_tissue(slide, mpp, found)
-    colours = _stains(stains, sample)
-    weights = stain_weights(colours)
-    level = stain_level(sample, weights, chosen.smooth_um, mpp) if threshold is None else threshold * UNITS
-    search = _Search(slide, mpp, weights, float(level), chosen, found)
+    search = _search(slide, mpp, resolve_mask(slide, mask), stains, threshold, chosen)
     windows = [window for window in _windows(search.shape, tile_um, mpp) if search.wanted(window)]
-    bar = tqdm(total=len(windows), desc="nuclei", unit="tile", disable=not progress)
-    with bar:
-        parts = []
-        for part in _in_order(search, windows, workers):
-            parts.append(part)
-            bar.update()
-    parameters: dict[str, Any] = {
-        "finder": "nuclei",
-        "mpp": float(mpp),
-        "stains": np.asarray(colours).round(6).tolist(),
-        "threshold": float(level) / UNITS,
-        "masked": found is not None,
-        **asdict(chosen),
-    }
-    return _join(parts, search, parameters)
+    parts = _in_order(search, windows, workers)
+    bar = tqdm(parts, "nuclei", len(windows), unit="tile", disable=not progress)
+    return _join(list(bar), search)
 
 
 @dataclass(frozen=True)
@@ -142,6 +125,7 @@ class _Search:
     level: float
     settings: NucleusSettings
     mask: TissueMask | None
+    parameters: dict[str, Any]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -186,13 +170,41 @@ class _Search:
         row_0, col_0 = max(top, 0), max(left, 0)
         row_1, col_1 = min(top + shape[0], rows), min(left + shape[1], cols)
         image = self.slide.read_region(
-            col_0 * self.mpp, row_0 * self.mpp, (col_1 - col_0) * self.mpp, (row_1 - row_0) * self.mpp, self.mpp
+            col_0 * self.mpp,
+            row_0 * self.mpp,
+            (col_1 - col_0) * self.mpp,
+            (row_1 - row_0) * self.mpp,
+            self.mpp,
         )
         if image.shape[:2] == shape:
             return image, None
         pad = ((row_0 - top, top + shape[0] - row_1), (col_0 - left, left + shape[1] - col_1))
         canvas = np.pad(np.ones(image.shape[:2], bool), pad)
         return np.pad(image, (*pad, (0, 0)), mode="symmetric"), canvas
+
+
+def _search(
+    slide: Slide,
+    mpp: float,
+    mask: TissueMask | None,
+    stains: str | ArrayLike,
+    threshold: float | None,
+    settings: NucleusSettings,
+) -> _Search:
+    """Settle the stains and the global threshold, once for the slide."""
+    sample = sample_tissue(slide, mpp, mask) if threshold is None or isinstance(stains, str) else []
+    colours = _stains(stains, sample)
+    weights = stain_weights(colours)
+    level = stain_level(sample, weights, settings.smooth_um, mpp) if threshold is None else threshold * UNITS
+    parameters = {
+        "finder": "nuclei",
+        "mpp": float(mpp),
+        "stains": np.asarray(colours, np.float64).tolist(),
+        "threshold": float(level) / UNITS,
+        "masked": mask is not None,
+        **asdict(settings),
+    }
+    return _Search(slide, mpp, weights, float(level), settings, mask, parameters)
 
 
 def _windows(shape: tuple[int, int], tile_um: float, mpp: float) -> Iterator[tuple[int, int, int, int]]:
@@ -215,10 +227,12 @@ def _in_order(search: _Search, windows: list[tuple[int, int, int, int]], workers
             yield future.result()
 
 
-def _join(parts: list[_Part], search: _Search, parameters: dict[str, Any]) -> Entities:
+def _join(parts: list[_Part], search: _Search) -> Entities:
     """Join the nuclei of all tiles, drop those off the tissue and number them by the place of their peaks."""
     if not parts:
-        parts = [_Part(np.zeros(0, np.int64), Masks.empty(), np.zeros(0, np.int64), np.zeros((0, 2), np.int64))]
+        parts = [
+            _Part(np.zeros(0, np.int64), Masks.empty(), np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
+        ]
     order = np.argsort(np.concatenate([part.peak for part in parts]), kind="stable")
     count = np.concatenate([part.count for part in parts])[order]
     total = np.concatenate([part.total for part in parts])[order]
@@ -229,7 +243,7 @@ def _join(parts: list[_Part], search: _Search, parameters: dict[str, Any]) -> En
         order, count, total = order[keep], count[keep], total[keep]
     label = np.arange(1, len(order) + 1, dtype=np.int64)
     return assemble(
-        "cell", label, masks.select(order), count, total, search.mpp, (0, 0), parameters, search.shape
+        "cell", label, masks.select(order), count, total, search.mpp, (0, 0), search.parameters, search.shape
     )
 
 

@@ -11,12 +11,13 @@ from scipy import ndimage
 
 from .ascent import ascend
 from .foreground import above_threshold, fill_small_holes, near_edge_distance
-from .stain import haematoxylin
+from .stain import weighted_density
 
 # Stain amounts and landscapes are compared as whole numbers, this many to a unit.
 UNITS = 1024
 _TRUNCATE = 3.0
 _MAX_JOINS = 3
+_RED_OVER_GREEN = np.array([1.0, -1.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class NucleusSettings:
         Half the side of the square of the local threshold.
     global_weight, spread : float
         Blend of the global and the local threshold, see `above_threshold`.
+    max_ink : float
+        Pixels whose optical density in red exceeds that in green by more are ink (blue, green, black-green pens and
+        tissue dyes absorb red most, haematoxylin about as much green), not nucleus; natural logarithm.
     max_hole_um2, max_hole_um : float
         Largest area and extent of a hole that is filled.
     edge_smooth_um : float
@@ -60,13 +64,14 @@ class NucleusSettings:
     local_um: float = 7.5
     global_weight: float = 0.5
     spread: float = 0.3
+    max_ink: float = 0.3
     max_hole_um2: float = 30.0
     max_hole_um: float = 10.0
     edge_smooth_um: float = 0.45
     max_radius_um: float = 5.0
     shape_smooth_um: float = 0.65
     blob_um: float = 1.6
-    blob_weight: float = 3.0
+    blob_weight: float = 2.0
     join_um: float = 4.0
     join_depth_um: float = 0.4
     max_reach_um: float = 15.0
@@ -145,7 +150,7 @@ def stain_amount(
     >>> stain_amount(np.full((2, 2, 3), 255, np.uint8), np.ones(3), 0.5, 0.5).tolist()
     [[0, 0], [0, 0]]
     """
-    return _units(_smooth(haematoxylin(image, weights), smooth_um, mpp))
+    return _units(_smooth(weighted_density(image, weights), smooth_um, mpp))
 
 
 def _units(amount: NDArray[np.float32]) -> NDArray[np.int32]:
@@ -188,12 +193,16 @@ def segment(
     >>> int(segment(image, None, np.ones(3) / 3, 100.0, NucleusSettings(), 0.5).max())
     0
     """
-    stain = haematoxylin(image, weights)
+    stain = weighted_density(image, weights)
     amount = _units(_smooth(stain, settings.smooth_um, mpp))
     radius = settings.pixels(settings.local_um, mpp)
     inside = above_threshold(amount, radius, level, settings.global_weight, settings.spread)
     if canvas is not None:
         inside &= canvas
+    if inside.any():
+        inside &= (
+            _smooth(weighted_density(image, _RED_OVER_GREEN), settings.smooth_um, mpp) <= settings.max_ink
+        )
     if not inside.any():
         return np.zeros(inside.shape, np.int64)
     holes = round(settings.max_hole_um2 / mpp**2)

@@ -50,21 +50,23 @@ def stain_weights(stains: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(f"stains: expected a (2, 3) array of optical densities, found {stains!r}.")
     norm = np.linalg.norm(colours, axis=1, keepdims=True)
     if (norm == 0).any() or np.linalg.norm(np.cross(*(colours / np.maximum(norm, 1e-300)))) < 1e-3:
-        raise ValueError("stains: expected two different, non-zero colours, found (nearly) the same one twice.")
+        raise ValueError(
+            "stains: expected two different, non-zero colours, found (nearly) the same one twice."
+        )
     unit = colours / norm
     third = np.cross(unit[0], unit[1])
     return np.linalg.inv(np.stack([unit[0], unit[1], third / np.linalg.norm(third)]))[:, 0]
 
 
-def haematoxylin(image: NDArray[np.uint8], weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the amount of haematoxylin of each pixel, ``w · OD`` with ``OD = -ln((I + 1) / 256)``.
+def weighted_density(image: NDArray[np.uint8], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return each pixel's weighted optical density, such as its haematoxylin: ``w · OD``, ``OD = -ln((I + 1) / 256)``.
 
     Parameters
     ----------
     image : ndarray, (H, W, 3) uint8
         RGB image.
     weights : ndarray, (3,) float64
-        From `stain_weights`.
+        Weights of red, green and blue, for example from `stain_weights`.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def haematoxylin(image: NDArray[np.uint8], weights: NDArray[np.float64]) -> NDAr
 
     Examples
     --------
-    >>> haematoxylin(np.full((1, 1, 3), 255, np.uint8), stain_weights(RUIFROK)).tolist()
+    >>> weighted_density(np.full((1, 1, 3), 255, np.uint8), stain_weights(RUIFROK)).tolist()
     [[0.0]]
     """
     density = np.array([0.0 - math.log((value + 1) / 256) for value in range(256)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,9 @@ def superpixels(
 ) -> Entities:
     """Cut the tissue into superpixels of similar colour (SLIC) and merge touching ones of similar mean colour.
 
-    SLIC runs in blocks on a grid from the canvas origin, so memory stays bounded and the result depends on `block_um`
-    only where a block ends: a border between blocks is one between superpixels unless merging removes it, which acts
-    across blocks as within them. Merging takes the most similar pair first (Euclidean distance of the mean RGB) and
-    goes on until no touching pair is below `merge_threshold`. Pieces smaller than a quarter of ``size_um²`` first join
-    their most similar neighbour.
+    SLIC runs in blocks on a grid from the canvas origin, which bounds memory; a border of blocks is one of superpixels
+    unless merging, which acts across blocks, removes it. Pieces below a quarter of ``size_um²`` join their most similar
+    neighbour, then the most similar pair merges until no touching pair is below `merge_threshold`.
 
     Parameters
     ----------
@@ -91,33 +89,20 @@ def superpixels(
     >>> superpixels(open_slide(image, mpp=1.0), size_um=10.0, mask=None).area.tolist()
     [1200.0, 1200.0]
     """
-    _check(size_um, mpp, compactness, smooth_um, merge_threshold, max_area_um2, block_um, workers)
-    found = resolve_mask(slide, mask)
-    width, height = slide.size_um
-    shape = max(1, round(height / mpp)), max(1, round(width / mpp))
-    side = max(2, round(block_um / mpp))
-    cutter = _Cutter(slide, size_um, mpp, compactness, smooth_um, found, shape, side)
-    blocks = _blocks(cutter, workers, progress)
-    pairs, colour, count, total = _gather(blocks, cutter)
-    limit = np.inf if max_area_um2 is None else max_area_um2 / mpp**2
-    group = merge_by_colour(pairs, colour, count, merge_threshold, size_um**2 / mpp**2 / 4, limit)
-    n = int(group.max()) + 1 if len(group) else 0
-    masks = Masks.concatenate([block.masks for block in blocks]).union(group, n)
-    sums = np.stack([np.bincount(group, total[:, axis], n) for axis in range(2)], axis=1).astype(np.int64)
-    parameters = {
-        "finder": "superpixels",
-        "size_um": float(size_um),
-        "mpp": float(mpp),
-        "compactness": float(compactness),
-        "smooth_um": float(smooth_um),
-        "merge_threshold": float(merge_threshold),
+    parameters: dict[str, Any] = {
+        "size_um": size_um,
+        "mpp": mpp,
+        "compactness": compactness,
+        "smooth_um": smooth_um,
+        "merge_threshold": merge_threshold,
         "max_area_um2": max_area_um2,
-        "block_um": float(block_um),
-        "masked": found is not None,
+        "block_um": block_um,
     }
-    merged = np.bincount(group, count, n).astype(np.int64)
-    label = np.arange(1, n + 1, dtype=np.int64)
-    return assemble("tissue", label, masks, merged, sums, mpp, (0, 0), parameters, shape)
+    _check(parameters, workers)
+    found = resolve_mask(slide, mask)
+    parameters = {"finder": "superpixels", **parameters, "masked": found is not None}
+    cutter = _Cutter(slide, size_um, mpp, compactness, smooth_um, found, round(block_um / mpp))
+    return _merged(_blocks(cutter, workers, progress), cutter, parameters)
 
 
 @dataclass(frozen=True)
@@ -146,8 +131,13 @@ class _Cutter:
     compactness: float
     smooth_um: float
     mask: TissueMask | None
-    shape: tuple[int, int]
     side: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the raster over the slide."""
+        width, height = self.slide.size_um
+        return max(1, round(height / self.mpp)), max(1, round(width / self.mpp))
 
     def places(self) -> list[tuple[int, int]]:
         """Row and column of the blocks that hold tissue, in reading order."""
@@ -220,10 +210,27 @@ def _blocks(cutter: _Cutter, workers: int, progress: bool) -> list[_Block]:
     return done
 
 
+def _merged(blocks: list[_Block], cutter: _Cutter, parameters: dict[str, Any]) -> Entities:
+    """Merge the superpixels of all blocks and pack the result."""
+    pairs, colour, count, total = _gather(blocks)
+    pixel = cutter.mpp**2
+    limit = np.inf if parameters["max_area_um2"] is None else parameters["max_area_um2"] / pixel
+    group = merge_by_colour(
+        pairs, colour, count, parameters["merge_threshold"], cutter.size_um**2 / pixel / 4, limit
+    )
+    n = int(group.max()) + 1 if len(group) else 0
+    masks = Masks.concatenate([block.masks for block in blocks]).union(group, n)
+    # Whole numbers below 2^53 are exact as weights of bincount.
+    sums = np.stack([np.bincount(group, total[:, axis], n) for axis in range(2)], axis=1).astype(np.int64)
+    size = np.bincount(group, count, n).astype(np.int64)
+    label = np.arange(1, n + 1, dtype=np.int64)
+    return assemble("tissue", label, masks, size, sums, cutter.mpp, (0, 0), parameters, cutter.shape)
+
+
 def _gather(
-    blocks: list[_Block], cutter: _Cutter
+    blocks: list[_Block],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Number the superpixels of all blocks and return what touches, also across blocks, and their sums."""
+    """Return which superpixels of all blocks touch, also across blocks, and their sums; numbered in order."""
     if not blocks:
         return np.zeros((0, 2), np.int64), np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
     start = np.cumsum([0] + [len(block.count) for block in blocks])
@@ -252,28 +259,20 @@ def _facing(
     return np.stack([one[both] + start, other[both] + other_start], axis=1)
 
 
-def _check(
-    size_um: float,
-    mpp: float,
-    compactness: float,
-    smooth_um: float,
-    merge_threshold: float,
-    max_area_um2: float | None,
-    block_um: float,
-    workers: int,
-) -> None:
-    positive = {"size_um": size_um, "mpp": mpp, "compactness": compactness, "block_um": block_um}
-    if max_area_um2 is not None:
-        positive["max_area_um2"] = max_area_um2
-    for name, value in positive.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name}: expected a positive number, found {value}.")
+def _check(parameters: dict[str, Any], workers: int) -> None:
+    """Check the arguments of `superpixels`."""
+    for name, value in parameters.items():
+        zero = name in ("smooth_um", "merge_threshold")
+        if name == "max_area_um2" and value is None:
+            continue
+        if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
+            raise ValueError(
+                f"{name}: expected a number {'of at least' if zero else 'above'} 0, found {value}."
+            )
+    size_um, mpp, block_um = parameters["size_um"], parameters["mpp"], parameters["block_um"]
     if size_um < mpp:
         raise ValueError(f"size_um: expected at least one pixel of {mpp} µm, found {size_um}; lower mpp.")
     if block_um < 2 * size_um:
         raise ValueError(f"block_um: expected at least two superpixels of {size_um} µm, found {block_um}.")
-    for name, value in (("smooth_um", smooth_um), ("merge_threshold", merge_threshold)):
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}: expected a number of at least 0, found {value}.")
     if workers < 1:
         raise ValueError(f"workers: expected at least 1 thread, found {workers}.")

@@ -45,7 +45,7 @@ def resolve_mask(slide: Slide, mask: TissueMask | Literal["auto"] | None) -> Tis
 
 
 def find_tissue(slide: Slide) -> TissueMask:
-    """Return the slide's tissue mask, with pieces dropped as dust only if they are small for the slide.
+    """Return the slide's tissue mask, with pieces dropped and holes filled only if they are small for the slide.
 
     Parameters
     ----------
@@ -64,7 +64,8 @@ def find_tissue(slide: Slide) -> TissueMask:
     9216.0
     """
     width, height = slide.size_um
-    return slide.tissue_mask(min_area_um2=min(10_000.0, width * height / 20))
+    share = width * height / 20
+    return slide.tissue_mask(min_area_um2=min(10_000.0, share), max_hole_um2=min(20_000.0, share))
 
 
 def points_inside(mask: TissueMask, pos_um: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -85,7 +86,7 @@ def points_inside(mask: TissueMask, pos_um: NDArray[np.float64]) -> NDArray[np.b
     return mask_at(mask, pos_um[:, 0], pos_um[:, 1])
 
 
-def mask_at(mask: TissueMask, x_um: NDArray[np.float64], y_um: NDArray[np.float64]) -> NDArray[np.bool_]:
+def mask_at(mask: TissueMask, x_um: NDArray[np.floating], y_um: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return the mask's value at points given by broadcastable coordinates.
 
     Parameters

@@ -172,12 +172,12 @@ class GraphDataset(Dataset):
         return self._slides[0].edge_attr_names
 
     @property
-    def node_dim(self) -> int | dict[str, int]:
+    def node_dim(self) -> Any:
         """Number of node features, by type for graphs of several types."""
         return _widths(self.feature_names)
 
     @property
-    def edge_dim(self) -> int | dict[EdgeType, int]:
+    def edge_dim(self) -> Any:
         """Number of edge attributes, by relation for graphs of several types."""
         return _widths(self.edge_attr_names)
 

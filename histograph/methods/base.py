@@ -2,9 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,18 @@ from .files import read_tensors, write_tensors
 
 FORMAT = "histograph.method"
 FORMAT_VERSION = 1
+
+
+class Graphs(Protocol):
+    """Graphs to train on or to embed: a list, a `GraphDataset`, or anything else with a length and numbered items."""
+
+    def __len__(self) -> int:
+        """Count the graphs."""
+        ...
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Give the graph of this number, counted from 0."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ class Method(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} must define encode(batch)")
 
-    def before_epoch(self, epoch: int, dataset: Sequence[Any]) -> None:
+    def before_epoch(self, epoch: int, dataset: Graphs) -> None:
         """Prepare an epoch (fit statistics, refresh prototypes); does nothing unless a method says otherwise.
 
         Parameters

@@ -13,7 +13,6 @@ Image Representation Learning", AAAI 2025. Where the released code departs from 
 too little, this follows the figure.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -38,7 +37,7 @@ from ..nn import (
     segment_mean,
 )
 from ..nn.diffusion import TARGETS, Schedule, Target
-from .base import Embedding, Method
+from .base import Embedding, Graphs, Method
 
 # At unit variance the sample drowns the mean of an untrained encoder, and the decoder learns to do without it.
 _FIRST_LOGVAR = -6.0
@@ -392,7 +391,7 @@ class HMGDM(Method):
             (node_dim, edge_dim), hidden_dim, latent, layers, heads, joint_depth, self.edge_latents, skips
         )
 
-    def before_epoch(self, epoch: int, dataset: Sequence[Any]) -> None:
+    def before_epoch(self, epoch: int, dataset: Graphs) -> None:
         """Fit the standardisation over all graphs, once in the life of the weights.
 
         Parameters

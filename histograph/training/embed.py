@@ -3,7 +3,6 @@
 import html
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from histograph.methods import Method
+from histograph.methods import Graphs, Method
 from histograph.methods.files import read_tensors, write_tensors
 
 from .graphs import check_graphs, collate
@@ -130,7 +129,7 @@ class Embeddings:
 
 def embed(
     method: Method,
-    data: Sequence[Any],
+    data: Graphs,
     batch_size: int = 32,
     device: str | torch.device | None = None,
     progress: bool = True,

@@ -1,10 +1,11 @@
 """What training takes from a data set: checks, and batches of the fields that a method reads."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
+
+from histograph.methods import Graphs
 
 _WIDTHS = {"x": "node features", "edge_attr": "edge attributes"}
 
@@ -14,7 +15,7 @@ def _width(graph: Data, field: str) -> int | None:
     return value.shape[1] if isinstance(value, Tensor) and value.dim() == 2 else None
 
 
-def check_graphs(graphs: Sequence[Any]) -> None:
+def check_graphs(graphs: Graphs) -> None:
     """Refuse what no method can train on or embed.
 
     A list or tuple is checked in full; of another sequence, which may read each graph from disk, the first

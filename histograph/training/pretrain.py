@@ -5,7 +5,6 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from tqdm.auto import tqdm
 
-from histograph.methods import Method, load_method
+from histograph.methods import Graphs, Method, load_method
 
 from .checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 from .graphs import check_graphs, collate
@@ -57,7 +56,7 @@ class _Conduct:
 
 def pretrain(
     method: Method,
-    data: Sequence[Any],
+    data: Graphs,
     epochs: int = 50,
     out: str | os.PathLike[str] | None = None,
     batch_size: int = 32,

@@ -59,7 +59,7 @@ def test_measures_match_regionprops():
         assert entities.label[i] == region.label
         row, col = region.centroid
         np.testing.assert_allclose(entities.centroid[i], [(col + 7.5) * mpp, (row + 11.5) * mpp])
-        row_0, col_0, row_1, col_1 = np.array(region.bbox) + [11, 7, 11, 7]
+        row_0, col_0, row_1, col_1 = np.add(region.bbox, [11, 7, 11, 7])
         np.testing.assert_allclose(entities.bbox[i], np.array([col_0, row_0, col_1, row_1]) * mpp)
         np.testing.assert_allclose(entities.area[i], region.area * mpp**2)
         np.testing.assert_array_equal(entities.masks[i], region.image)
@@ -96,7 +96,9 @@ def test_select():
     entities = from_instance_map(instance_map, 0.5)
     kept = entities.select([6, 0])
     assert kept.label.tolist() == [1, 7]
-    np.testing.assert_array_equal(kept.instance_map(), np.where(np.isin(instance_map, [1, 7]), instance_map, 0))
+    np.testing.assert_array_equal(
+        kept.instance_map(), np.where(np.isin(instance_map, [1, 7]), instance_map, 0)
+    )
     assert entities.select(entities.label > 3).label.tolist() == [4, 5, 6, 7, 8]
     assert entities.select(slice(2, 4)).label.tolist() == [3, 4]
     assert entities.select(-1).label.tolist() == [8]

@@ -81,6 +81,16 @@ def test_ids_follow_rows_and_masks_do_not_overlap(crop):
     assert cells.instance_map().shape == (round(slide.size_um[1] / 0.5), round(slide.size_um[0] / 0.5))
 
 
+def test_ink_is_no_nucleus():
+    image = np.full((100, 100, 3), (238, 205, 225), np.uint8)
+    row, col = np.ogrid[:100, :100]
+    image[(row - 30) ** 2 + (col - 30) ** 2 <= 49] = (90, 60, 140)
+    image[(row - 70) ** 2 + (col - 70) ** 2 <= 49] = (20, 110, 110)
+    cells = nuclei(open_slide(image, mpp=0.5))
+    assert len(cells) == 1 and np.abs(cells.centroid - 15.25).max() < 0.6
+    assert len(nuclei(open_slide(image, mpp=0.5), max_ink=9.0)) == 2
+
+
 @pytest.mark.parametrize("image", [np.full((1, 1, 3), 90, np.uint8), np.full((50, 40, 3), 255, np.uint8)])
 @pytest.mark.parametrize("stains", ["reference", "ruifrok"])
 def test_nothing_to_find(image, stains):
@@ -94,7 +104,10 @@ def test_stains_are_estimated_once(crop):
     slide = open_slide(crop[0], mpp=crop[1])
     whole = nuclei(slide, stains="estimate")
     same(whole, nuclei(slide, stains="estimate", tile_um=50.0))
-    same(whole, nuclei(slide, stains=np.array(whole.parameters["stains"]), threshold=whole.parameters["threshold"]))
+    same(
+        whole,
+        nuclei(slide, stains=np.array(whole.parameters["stains"]), threshold=whole.parameters["threshold"]),
+    )
 
 
 @pytest.mark.parametrize(

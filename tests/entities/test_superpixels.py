@@ -42,7 +42,8 @@ def test_masks_measures_and_mask(crop):
     np.testing.assert_allclose(
         found.centroid,
         np.stack(
-            [ndimage.mean(col, instance_map, found.label), ndimage.mean(row, instance_map, found.label)], axis=1
+            [ndimage.mean(col, instance_map, found.label), ndimage.mean(row, instance_map, found.label)],
+            axis=1,
         ),
     )
 
@@ -130,3 +131,13 @@ def test_wrong_arguments_are_named(options, match):
     slide = open_slide(np.zeros((8, 8, 3), np.uint8), mpp=1.0)
     with pytest.raises(ValueError, match=match):
         superpixels(slide, **options)
+
+
+@pytest.mark.parametrize("size", [60, 100, 120, 300])
+def test_a_small_image_is_tissue_or_glass_as_a_whole(size):
+    tissue = (
+        np.random.default_rng(0).integers((150, 60, 130), (220, 140, 200), (size, size, 3)).astype(np.uint8)
+    )
+    found = superpixels(open_slide(tissue, mpp=1.0))
+    assert found.area.sum() > 0.9 * size**2
+    assert len(superpixels(open_slide(np.full_like(tissue, 245), mpp=1.0))) == 0
