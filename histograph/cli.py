@@ -3,7 +3,7 @@
 import csv
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -142,6 +142,7 @@ def evaluate(
     out: Annotated[Path, _OUT],
     probe: Annotated[str, typer.Option(help="linear or knn.")] = "linear",
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation, by group.")] = 5,
+    k: Annotated[int, typer.Option(help="Neighbours of the knn probe.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
 ) -> None:
     """Ask how well the vectors answer a question: probe with grouped folds and bootstrap intervals."""
@@ -152,8 +153,9 @@ def evaluate(
         raise ValueError(f"--probe must be linear or knn; found '{probe}'")
     vectors = Embeddings.load(embeddings)
     y, groups = _labels(labels, vectors.slide_ids)
-    run = linear_probe if probe == "linear" else knn_probe
-    result = run(vectors.graph.numpy(), y, groups=groups, folds=folds, seed=seed)
+    options: dict[str, Any] = {"groups": groups, "folds": folds, "seed": seed}
+    z = vectors.graph.numpy()
+    result = linear_probe(z, y, **options) if probe == "linear" else knn_probe(z, y, k=k, **options)
     out.mkdir(parents=True, exist_ok=True)
     frame = result.to_frame()
     frame.to_csv(out / f"{probe}_probe.csv", index=False)

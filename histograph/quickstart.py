@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 WINDOW_UM = 96.0  # side of a training window: the field of one labelled patch
 SUPERPIXELS: dict[str, Any] = {"size_um": 12.0, "mpp": 1.0}  # some 40 nodes in such a window
-NETWORK: dict[str, Any] = {"hidden_dim": 128, "joint_depth": 1}  # small enough for a minute or two on two cores
+NETWORK: dict[str, Any] = {
+    "hidden_dim": 128,
+    "joint_depth": 1,
+}  # small enough for a minute or two on two cores
 
 
 @dataclass

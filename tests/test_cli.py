@@ -53,7 +53,9 @@ def graphs(tmp_path_factory):
     for i in range(8):
         slide = hg.open_slide(stained(160, 160, n_nuclei=8 + 40 * (i % 2), seed=i), mpp=0.5)
         slide.slide_id = f"s{i}"
-        graph = hg.build_graph(slide, entities={"tissue": {"size_um": 8.0, "merge_threshold": 0.0}}, progress=False)
+        graph = hg.build_graph(
+            slide, entities={"tissue": {"size_um": 8.0, "merge_threshold": 0.0}}, progress=False
+        )
         hg.save(graph, folder / f"s{i}.safetensors")
         lines.append(f"s{i},{'dense' if i % 2 else 'sparse'},patient{i}")
     (folder.parent / "labels.csv").write_text("\n".join(lines) + "\n")
@@ -98,6 +100,8 @@ def test_pretrain_embed_evaluate(graphs, tmp_path, capsys):
             tmp_path / "e",
             "--folds",
             2,
+            "--k",
+            2,
             "--probe",
             probe,
         )
@@ -121,7 +125,7 @@ def bad_slides(folder):
     whole = hg.bundled.slide_path().read_bytes()
     (folder / "truncated.svs").write_bytes(whole[: len(whole) // 3])
     (folder / "nothing.tif").write_bytes(whole[:8])
-    Image.fromarray(stained(64, 64, 2)).save(folder / "no_mpp.png")
+    Image.fromarray(stained(100, 100, 2)).save(folder / "no_mpp.png")
     return {
         "missing.svs": "missing.svs",
         "text.svs": "text.svs",

@@ -58,7 +58,8 @@ def superpixels(
     merge_threshold : float
         Difference of mean RGB (each 0 … 255) below which touching superpixels are merged; 0 merges none.
     max_area_um2 : float, optional
-        No merged superpixel is larger, in µm².
+        No merged superpixel is larger, in µm²; by default 25 times the square of `size_um`, so that even a field of
+        one colour stays a graph. Infinity sets no limit.
     block_um : float
         Side of the blocks in µm.
     workers : int
@@ -86,7 +87,7 @@ def superpixels(
     >>> from histograph.slides import open_slide
     >>> image = np.full((40, 60, 3), (220, 160, 200), np.uint8)
     >>> image[:, 30:] = (140, 80, 150)
-    >>> superpixels(open_slide(image, mpp=1.0), size_um=10.0, mask=None).area.tolist()
+    >>> superpixels(open_slide(image, mpp=1.0), size_um=10.0, mask=None, max_area_um2=np.inf).area.tolist()
     [1200.0, 1200.0]
     """
     parameters: dict[str, Any] = {
@@ -95,7 +96,7 @@ def superpixels(
         "compactness": compactness,
         "smooth_um": smooth_um,
         "merge_threshold": merge_threshold,
-        "max_area_um2": max_area_um2,
+        "max_area_um2": 25 * size_um**2 if max_area_um2 is None else max_area_um2,
         "block_um": block_um,
     }
     _check(parameters, workers)
@@ -214,7 +215,7 @@ def _merged(blocks: list[_Block], cutter: _Cutter, parameters: dict[str, Any]) -
     """Merge the superpixels of all blocks and pack the result."""
     pairs, colour, count, total = _gather(blocks)
     pixel = cutter.mpp**2
-    limit = np.inf if parameters["max_area_um2"] is None else parameters["max_area_um2"] / pixel
+    limit = parameters["max_area_um2"] / pixel
     group = merge_by_colour(
         pairs, colour, count, parameters["merge_threshold"], cutter.size_um**2 / pixel / 4, limit
     )
@@ -263,7 +264,7 @@ def _check(parameters: dict[str, Any], workers: int) -> None:
     """Check the arguments of `superpixels`."""
     for name, value in parameters.items():
         zero = name in ("smooth_um", "merge_threshold")
-        if name == "max_area_um2" and value is None:
+        if name == "max_area_um2" and value == math.inf:
             continue
         if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
             raise ValueError(

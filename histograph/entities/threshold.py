@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .nuclei_tile import UNITS, stain_amount
-from .within import find_tissue
 
 if TYPE_CHECKING:
     from ..slides import Slide, TissueMask
@@ -45,7 +44,7 @@ def sample_tissue(slide: Slide, mpp: float, mask: TissueMask | None) -> list[NDA
     >>> [field.shape for field in sample_tissue(open_slide(np.full((9, 9, 3), 99, np.uint8), mpp=2.0), 2.0, None)]
     [(9, 9, 3)]
     """
-    tissue = find_tissue(slide) if mask is None else mask
+    tissue = slide.tissue_mask() if mask is None else mask
     width, height = slide.size_um
     columns, rows = max(1, int(np.ceil(width / _FIELD_UM))), max(1, int(np.ceil(height / _FIELD_UM)))
     row, col = np.divmod(np.arange(rows * columns), columns)

@@ -36,36 +36,12 @@ def resolve_mask(slide: Slide, mask: TissueMask | Literal["auto"] | None) -> Tis
     True
     """
     if isinstance(mask, str) and mask == "auto":
-        return find_tissue(slide)
+        return slide.tissue_mask()
     if mask is None or hasattr(mask, "fraction"):
         return mask
     raise TypeError(
         f"mask: expected a TissueMask, 'auto' or None, found {mask!r}; make one with slide.tissue_mask()."
     )
-
-
-def find_tissue(slide: Slide) -> TissueMask:
-    """Return the slide's tissue mask, with pieces dropped and holes filled only if they are small for the slide.
-
-    Parameters
-    ----------
-    slide : Slide
-        The slide; an image of a fraction of a millimetre may be one piece of tissue as a whole.
-
-    Returns
-    -------
-    TissueMask
-
-    Examples
-    --------
-    >>> from histograph.slides import open_slide
-    >>> image = np.full((96, 96, 3), (200, 120, 170), np.uint8)
-    >>> find_tissue(open_slide(image, mpp=1.0)).area_um2
-    9216.0
-    """
-    width, height = slide.size_um
-    share = width * height / 20
-    return slide.tissue_mask(min_area_um2=min(10_000.0, share), max_hole_um2=min(20_000.0, share))
 
 
 def points_inside(mask: TissueMask, pos_um: NDArray[np.float64]) -> NDArray[np.bool_]:

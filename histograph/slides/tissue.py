@@ -127,8 +127,8 @@ def tissue_mask(
     *,
     threshold: float | None = None,
     close_um: float = 16.0,
-    min_area_um2: float = 10_000.0,
-    max_hole_um2: float = 10_000.0,
+    min_area_um2: float | None = None,
+    max_hole_um2: float | None = None,
     workers: int = 2,
 ) -> TissueMask:
     """Find stained tissue on a slide.
@@ -148,10 +148,11 @@ def tissue_mask(
         Score above which a pixel is tissue, instead of Otsu's.
     close_um : float
         Gaps up to twice this wide are bridged, µm; 0 bridges none.
-    min_area_um2 : float
-        Smaller pieces are removed, µm².
-    max_hole_um2 : float
-        Holes that are smaller once the gaps are bridged are filled, µm².
+    min_area_um2 : float, optional
+        Smaller pieces are removed, µm². By default 10,000, or a twentieth of the slide where that is less: a
+        picture of a fraction of a millimetre may be one piece of tissue.
+    max_hole_um2 : float, optional
+        Holes that are smaller once the gaps are bridged are filled, µm²; the same default.
     workers : int
         Threads that read the slide.
 
@@ -177,11 +178,11 @@ def tissue_mask(
     >>> tissue_mask(open_slide(image, mpp=4.0), mpp=4.0, close_um=0.0).area_um2
     16384.0
     """
-    for name, value in (
-        ("close_um", close_um),
-        ("min_area_um2", min_area_um2),
-        ("max_hole_um2", max_hole_um2),
-    ):
+    small = min(10_000.0, slide.size_um[0] * slide.size_um[1] / 20)
+    min_area_um2 = small if min_area_um2 is None else min_area_um2
+    max_hole_um2 = small if max_hole_um2 is None else max_hole_um2
+    lengths = {"close_um": close_um, "min_area_um2": min_area_um2, "max_hole_um2": max_hole_um2}
+    for name, value in lengths.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be 0 or more, found {value}")
     if not (math.isfinite(mpp) and mpp > 0):
@@ -192,9 +193,8 @@ def tissue_mask(
     score, ink = _stain_score(image)
     limit = _threshold(score[~ink]) if threshold is None else threshold
     mask = (ndimage.gaussian_filter(score, 0.5, mode="nearest") > limit) & ~ink
-    mask = _without_small(
-        mask, min_area_um2 / 4 / mpp**2
-    )  # dust must not be joined to a piece by the closing
+    # dust must not be joined to a piece by the closing
+    mask = _without_small(mask, min_area_um2 / 4 / mpp**2)
     mask = _closed(mask, close_um / mpp)
     mask = ~_without_small(~mask, max_hole_um2 / mpp**2)
     return TissueMask(_without_small(mask & ~ink, min_area_um2 / mpp**2), float(mpp))
