@@ -13,11 +13,11 @@ RUIFROK = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11))
 MACENKO_REFERENCE = ((0.5626, 0.7201, 0.4062), (0.2159, 0.8012, 0.5581))
 
 
-def stain_weights(stains: ArrayLike) -> NDArray[np.float64]:
-    """Return the weights w with which ``haematoxylin = w · OD``, from the colours of two stains.
+def unmixing(stains: ArrayLike) -> NDArray[np.float64]:
+    """Return the matrix with which ``amounts = OD @ matrix``, from the colours of two stains.
 
     With M the 3 x 3 matrix of the unit colours of haematoxylin, eosin and their cross product as rows, OD = c M, so
-    the amount of haematoxylin is the first column of M⁻¹ applied to OD.
+    the amounts c are OD M⁻¹.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ def stain_weights(stains: ArrayLike) -> NDArray[np.float64]:
 
     Returns
     -------
-    ndarray, (3,) float64
-        Weights of the optical densities in red, green and blue.
+    ndarray, (3, 3) float64
+        Columns: haematoxylin, eosin, residual; rows: optical density in red, green and blue.
 
     Raises
     ------
@@ -41,9 +41,9 @@ def stain_weights(stains: ArrayLike) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> weights = stain_weights(RUIFROK)
-    >>> bool(abs(weights @ np.array(RUIFROK[1])) < 1e-12)
-    True
+    >>> amounts = np.array(RUIFROK[1]) @ unmixing(RUIFROK)
+    >>> bool(amounts[1] > 0.9), bool(abs(amounts[0]) < 1e-12)
+    (True, True)
     """
     colours = np.asarray(stains, np.float64)
     if colours.shape != (2, 3) or not np.isfinite(colours).all():
@@ -55,7 +55,28 @@ def stain_weights(stains: ArrayLike) -> NDArray[np.float64]:
         )
     unit = colours / norm
     third = np.cross(unit[0], unit[1])
-    return np.linalg.inv(np.stack([unit[0], unit[1], third / np.linalg.norm(third)]))[:, 0]
+    return np.linalg.inv(np.stack([unit[0], unit[1], third / np.linalg.norm(third)]))
+
+
+def stain_weights(stains: ArrayLike) -> NDArray[np.float64]:
+    """Return the weights w with which ``haematoxylin = w · OD``: the first column of `unmixing`.
+
+    Parameters
+    ----------
+    stains : array_like, (2, 3) float
+        As for `unmixing`.
+
+    Returns
+    -------
+    ndarray, (3,) float64
+        Weights of the optical densities in red, green and blue.
+
+    Examples
+    --------
+    >>> bool(abs(stain_weights(RUIFROK) @ np.array(RUIFROK[1])) < 1e-12)
+    True
+    """
+    return unmixing(stains)[:, 0]
 
 
 def weighted_density(image: NDArray[np.uint8], weights: NDArray[np.float64]) -> NDArray[np.float32]:

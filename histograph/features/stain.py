@@ -14,10 +14,10 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["HAEMATOXYLIN_EOSIN", "STAIN_COLUMNS", "stain_kernel", "stain_table"]
+from histograph.entities.stain import RUIFROK, unmixing
 
-#: Optical density vectors of haematoxylin and eosin (rows; red, green, blue), Ruifrok and Johnston 2001.
-HAEMATOXYLIN_EOSIN = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11))
+__all__ = ["STAIN_COLUMNS", "stain_kernel", "stain_table"]
+
 
 STAIN_COLUMNS: tuple[tuple[str, str, int], ...] = (
     *((f"{s}_{w}", "OD", 0) for s in ("haematoxylin", "eosin") for w in ("mean", "std", "p05", "p50", "p95")),
@@ -48,10 +48,7 @@ def stain_table() -> np.ndarray:
     >>> table.shape, bool(abs(table[:, :, 255]).max() == 0)  # white has no dye
     ((3, 3, 256), True)
     """
-    vectors = np.array(HAEMATOXYLIN_EOSIN)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rest = np.cross(vectors[0], vectors[1])
-    unmix = np.linalg.inv(np.vstack([vectors, rest / np.linalg.norm(rest)]))  # OD @ unmix = concentrations
+    unmix = unmixing(RUIFROK)
     density = -np.log10(np.maximum(np.arange(256), 1) / 255.0)
     density[255] = 0.0  # not -0.0
     weights = np.stack([unmix[:, 0], unmix[:, 1], np.full(3, 1 / 3)])

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from histograph.entities.stain import RUIFROK
 from histograph.features import region_features
-from histograph.features.stain import HAEMATOXYLIN_EOSIN
 
 from .scenes import blobs
 
@@ -10,7 +10,7 @@ from .scenes import blobs
 def stains(image):
     """Haematoxylin, eosin, mean density and saturation of every pixel, straight from the definitions."""
     od = -np.log10(np.maximum(image, 1) / 255.0)
-    h, e = (np.array(v) / np.linalg.norm(v) for v in HAEMATOXYLIN_EOSIN)
+    h, e = (np.array(v) / np.linalg.norm(v) for v in RUIFROK)
     rest = np.cross(h, e)
     unmixed = od @ np.linalg.inv([h, e, rest / np.linalg.norm(rest)])
     density = od.mean(axis=-1)
@@ -41,7 +41,7 @@ def test_against_numpy():
 
 
 def test_pure_dyes():
-    h, e = (np.array(v) / np.linalg.norm(v) for v in HAEMATOXYLIN_EOSIN)
+    h, e = (np.array(v) / np.linalg.norm(v) for v in RUIFROK)
     image = (
         np.stack([255 * 10 ** (-0.8 * h), 255 * 10 ** (-0.6 * e), [255, 255, 255]]).round().astype(np.uint8)
     )
