@@ -44,12 +44,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         part.touch(exist_ok=False)
+        mode = (
+            part.stat().st_mode
+        )  # what the user's umask grants; some writers make files of their own, private ones
     except OSError as error:  # the errno picks the subclass: PermissionError, FileNotFoundError, …
         raise OSError(error.errno, f"cannot write here: {error.strerror}", str(path)) from error
     try:
         yield part
         with part.open("r+b") as handle:  # the content must be on disk before the name is
             os.fsync(handle.fileno())
+        part.chmod(mode)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -26,7 +26,8 @@ def build(
     slides: Annotated[list[Path], typer.Argument(help="Slides: files, or folders that hold them.")],
     out: Annotated[Path, _OUT],
     mpp: Annotated[
-        float | None, typer.Option(help="µm per level-0 pixel, for slides that do not say it themselves.")
+        float | None,
+        typer.Option(help="µm per level-0 pixel, for slides that do not say it; overrides those that do."),
     ] = None,
     entities: Annotated[
         str, typer.Option(help="Comma-separated: cell, tissue, patch, region.")
@@ -49,10 +50,9 @@ def build(
         entities=tuple(name.strip() for name in entities.split(",") if name.strip()),
         workers=workers,
     )
-    columns = [name for name in frame.columns if name.startswith("n_")]
     for row in frame.to_dict("records"):
-        facts = ", ".join(f"{int(row[name])} {name[2:]}" for name in columns if row[name] == row[name])
-        print(f"{row['status']:8s} {row['slide_id']}: {facts if row['status'] != 'failed' else row['error']}")
+        facts = row["error"] if row["status"] == "failed" else f"{row['nodes']} nodes, {row['edges']} edges"
+        print(f"{row['status']:8s} {row['slide_id']}: {facts}")
     if (frame["status"] == "failed").any():
         raise typer.Exit(1)
 
