@@ -167,7 +167,7 @@ def evaluate(
 def quickstart(
     out: Annotated[Path, _OUT] = Path("histograph-quickstart"),
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes of pre-training.")] = 150,
+    epochs: Annotated[int, typer.Option(help="Passes of pre-training.")] = 60,
 ) -> None:
     """Run the main job on the bundled slide: graph, pre-training, vectors, evaluation, pictures, report."""
     from histograph.quickstart import quickstart as run

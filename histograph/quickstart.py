@@ -44,7 +44,7 @@ class Journal:
 
 
 def quickstart(
-    out: str | Path, seed: int = 0, epochs: int = 150, n_patches: int | None = None, progress: bool = True
+    out: str | Path, seed: int = 0, epochs: int = 60, n_patches: int | None = None, progress: bool = True
 ) -> Path:
     """Run the main job on the bundled slide and leave everything in a folder.
 
@@ -95,7 +95,9 @@ def quickstart(
         method = hg.methods.HMGDM(data.node_dim, data.edge_dim, **NETWORK)
         untrained = hg.methods.HMGDM(data.node_dim, data.edge_dim, **NETWORK)
     untrained.before_epoch(0, data)  # the same standardisation of features: only the training differs
-    losses = hg.pretrain(method, data, epochs=epochs, out=out / "run", seed=seed, progress=progress)
+    losses = hg.pretrain(
+        method, data, epochs=epochs, out=out / "run", seed=seed, resume=False, progress=progress
+    )
     journal.step("pre-training")
 
     vectors = hg.embed(method, [hg.graphs.layer(graph, "tissue")], progress=False)

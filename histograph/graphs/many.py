@@ -146,14 +146,16 @@ def _checked_paths(slides: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 def _complete(path: Path, target: Path, code: str) -> dict[str, Any] | None:
     """Give the row of a slide that is done with equal options, or None."""
-    if not target.is_file():
+    if not target.is_file() or not path.is_file():  # a missing slide is an error, not done
         return None
     try:
         header = read_header(target)
     except ValueError:  # cut off or not ours: built again
         return None
-    if (header.get("provenance") or {}).get("parameters_hash") != code:
-        return None
+    made = header.get("provenance") or {}
+    size = made.get("slide", {}).get("bytes")
+    if made.get("parameters_hash") != code or size != path.stat().st_size:
+        return None  # other options, or another slide of the same name
     counts = {"nodes": sum(header["num_nodes"].values()), "edges": sum(header["num_edges"].values())}
     return _row(path, target, "skipped", code, 0.0, mpp=header["mpp"], **counts)
 

@@ -150,6 +150,7 @@ def provenance(described: dict[str, Any], slide: Any, facts: Mapping[str, Any]) 
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "slide": {
             "path": None if slide.path is None else str(slide.path),
+            "bytes": None if slide.path is None else slide.path.stat().st_size,
             "dimensions": [int(side) for side in slide.dimensions],
             "mpp": [float(side) for side in slide.mpp],
         },

@@ -43,6 +43,7 @@ from .base import Embedding, Graphs, Method
 _FIRST_LOGVAR = -6.0
 
 POOLINGS = ("mean", "max", "mean_std")
+REPRESENTATIONS = ("latent", "layers")
 
 
 @dataclass(frozen=True)
@@ -315,6 +316,10 @@ class HMGDM(Method):
         when the skips can carry everything, so the default is far smaller.
     pooling : {"mean", "max", "mean_std"}
         How node vectors make the graph vector; the last has twice the width.
+    representation : {"latent", "layers"}
+        What `encode` gives: the posterior mean, as in the paper, or the input embedding and all encoder layers side
+        by side, ``(layers + 1) * hidden_dim`` wide. The loss is the same; the latent passes a narrow bottleneck
+        that only keeps what helps to restore neighbours, the layers keep more of the node itself.
     clip : float
         Standardised features are clipped at this many standard deviations.
 
@@ -364,6 +369,7 @@ class HMGDM(Method):
         node_weight: float = 0.5,
         edge_weight: float = 0.5,
         pooling: Literal["mean", "max", "mean_std"] = "mean",
+        representation: Literal["latent", "layers"] = "latent",
         clip: float = 5.0,
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -377,6 +383,7 @@ class HMGDM(Method):
             paired_edges,
         )
         self.target, self.fixed_time, self.pooling = target, fixed_time, pooling
+        self.representation = representation
         self.weights = {"kl": kl_weight, "node": node_weight, "edge": edge_weight}
         latent = hidden_dim if latent_dim is None else latent_dim
 
@@ -464,7 +471,7 @@ class HMGDM(Method):
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
 
     def encode(self, batch: Any) -> Embedding:
-        """Embed whole graphs: the posterior mean of every node and edge, pooled over the nodes of each graph.
+        """Embed whole graphs: node and edge vectors, and the node vectors pooled over each graph.
 
         Parameters
         ----------
@@ -474,13 +481,19 @@ class HMGDM(Method):
         Returns
         -------
         Embedding
-            ``node`` (N, latent_dim), ``graph`` (G, latent_dim, or twice that for ``mean_std``), ``edge``
-            (E, latent_dim) or None. The same for every call.
+            ``node`` (N, D), ``graph`` (G, D, or twice that for ``mean_std``), ``edge`` (E, D) or None, with D =
+            ``latent_dim``, or ``(layers + 1) * hidden_dim`` for the representation "layers". The same for every
+            call.
         """
         graphs = self._read(batch)
         e = None if graphs.edge_attr is None else self.edge_embed(graphs.edge_attr)
-        encoded = self.encoder(self.node_embed(graphs.x), e, graphs.edge_index)
-        return Embedding(encoded.node_mean, self._pool(encoded.node_mean, graphs), encoded.edge_mean)
+        x = self.node_embed(graphs.x)
+        encoded = self.encoder(x, e, graphs.edge_index)
+        node, edge = encoded.node_mean, encoded.edge_mean
+        if self.representation == "layers":
+            node = torch.cat([x, *encoded.node_layers], dim=1)
+            edge = None if e is None else torch.cat([e, *encoded.edge_layers], dim=1)
+        return Embedding(node, self._pool(node, graphs), edge)
 
     def _pool(self, z: Tensor, graphs: _Graphs) -> Tensor:
         if self.pooling == "max":
@@ -615,6 +628,11 @@ def _check_arguments(config: dict[str, Any]) -> None:
         ("edge_mask_ratio", 0 <= config["edge_mask_ratio"] < 1, "at least 0 and below 1"),
         ("target", config["target"] in TARGETS, f"one of {', '.join(TARGETS)}"),
         ("pooling", config["pooling"] in POOLINGS, f"one of {', '.join(POOLINGS)}"),
+        (
+            "representation",
+            config["representation"] in REPRESENTATIONS,
+            f"one of {', '.join(REPRESENTATIONS)}",
+        ),
         ("clip", config["clip"] > 0, "above 0"),
         (
             "fixed_time",

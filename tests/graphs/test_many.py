@@ -61,6 +61,12 @@ def test_a_second_run_skips_what_is_complete_with_equal_options(slides, tmp_path
     assert build_many(slides, out, overwrite=True, **OPTIONS)["status"].tolist() == ["built"] * 3
 
 
+def test_another_slide_of_the_same_name_is_not_taken_for_done(slides, tmp_path):
+    build_many(slides[:1], tmp_path / "out", **OPTIONS)
+    slides[0].write_bytes(slides[0].read_bytes() + b"\0")
+    assert build_many(slides[:1], tmp_path / "out", **OPTIONS)["status"].tolist() == ["built"]
+
+
 @pytest.mark.parametrize("kind", [None, ThreadPoolExecutor])
 def test_a_broken_slide_is_reported_and_does_not_stop_the_rest(slides, tmp_path, kind):
     slides[1].write_bytes(b"not a picture")

@@ -84,8 +84,9 @@ def test_masks_are_fresh_and_seeded():  # check 3
     assert 0 < (touched & first[1]).sum() < first[1].sum()
 
 
-def test_encoder_follows_permutations():  # check 11
-    method, data = small().eval(), graph(15, 30)
+@pytest.mark.parametrize("representation", ["latent", "layers"])
+def test_encoder_follows_permutations(representation):  # check 11
+    method, data = small(representation=representation).eval(), graph(15, 30)
     nodes, edges = torch.randperm(15), torch.randperm(60)
     place = torch.empty_like(nodes)
     place[nodes] = torch.arange(15)
@@ -186,6 +187,19 @@ def test_representation_is_deterministic():  # check 17
     other = small(fixed_time=3, node_mask_ratio=0.2)
     other.load_state_dict(method.state_dict())
     assert torch.equal(other.encode(batch).node, first.node)
+
+
+def test_layers_are_the_embedding_and_every_layer_side_by_side():
+    latent = small()
+    method, batch = small(representation="layers"), batch_of(12, 20)
+    method.load_state_dict(latent.state_dict())
+    vectors = method.encode(batch)
+    width = method.encoder.node_convs[0].weight.shape[0]
+    assert vectors.node.shape == (batch.num_nodes, 4 * width) and vectors.edge.shape[1] == 4 * width
+    scaled = method.node_scale(batch.x)
+    assert torch.equal(vectors.node[:, :width], method.node_embed(scaled))
+    last = vectors.node[:, -width:]
+    torch.testing.assert_close(method.encoder.node_mean(last), latent.encode(batch).node)
 
 
 def test_positions_are_not_read():  # check 18
