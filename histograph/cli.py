@@ -68,6 +68,9 @@ def pretrain(
     batch_size: Annotated[int, _BATCH] = 32,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     hidden_dim: Annotated[int, typer.Option(help="Width of the network, and of the vectors.")] = 128,
+    representation: Annotated[
+        str, typer.Option(help="What embed gives later: latent (the paper's) or layers (wider, keeps more).")
+    ] = "latent",
     mask_ratio: Annotated[
         float, typer.Option(help="Share of the nodes, and of the edges, that is hidden.")
     ] = 0.6,
@@ -88,6 +91,7 @@ def pretrain(
         data.node_dim,
         data.edge_dim,
         hidden_dim=hidden_dim,
+        representation=representation,  # type: ignore[arg-type]  # the method checks it
         node_mask_ratio=mask_ratio,
         edge_mask_ratio=mask_ratio,
     )

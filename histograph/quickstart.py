@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from histograph.methods import Method
     from histograph.slides import Slide
 
+BASELINES = ("hand-made features", "untrained encoder")
+TRAINED = "pre-trained H-MGDM"
 WINDOW_UM = 96.0  # side of a training window: the field of one labelled patch
 SUPERPIXELS: dict[str, Any] = {"size_um": 12.0, "mpp": 1.0}  # some 40 nodes in such a window
 NETWORK: dict[str, Any] = {
     "hidden_dim": 128,
     "joint_depth": 1,
+    "representation": "layers",
 }  # small enough for a minute or two on two cores
 
 
@@ -207,24 +210,28 @@ def evaluate(method: Method, untrained: Method, patches: PatchGraphs, seed: int 
     Returns
     -------
     DataFrame
-        One row per representation, probe and metric: value, interval, paired difference to hand-made features.
+        One row per probe, baseline, representation and metric: value, interval, and the paired difference to
+        the baseline with its interval.
     """
     import pandas as pd
 
     import histograph as hg
 
     vectors = {
-        "hand-made features": np.stack([graph.x.mean(0).numpy() for graph in patches.graphs]),
-        "untrained encoder": np.asarray(hg.embed(untrained, patches.graphs, progress=False)),
-        "pre-trained H-MGDM": np.asarray(hg.embed(method, patches.graphs, progress=False)),
+        BASELINES[0]: np.stack([graph.x.mean(0).numpy() for graph in patches.graphs]),
+        BASELINES[1]: np.asarray(hg.embed(untrained, patches.graphs, progress=False)),
+        TRAINED: np.asarray(hg.embed(method, patches.graphs, progress=False)),
     }
     tables = []
     for probe in ("linear", "knn"):
-        table = hg.evaluation.compare(
-            vectors, patches.y, groups=patches.group, probe=probe, baseline="hand-made features", seed=seed
-        )
-        table.insert(0, "probe", probe)
-        tables.append(table)
+        for baseline in BASELINES:
+            options: dict[str, Any] = {
+                "groups": patches.group,
+                "probe": probe,
+                "baseline": baseline,
+                "seed": seed,
+            }
+            tables.append(hg.evaluation.compare(vectors, patches.y, **options).assign(probe=probe))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -257,16 +264,18 @@ def draw(
         )
 
     def loss(ax):
-        hg.plotting.plot_training(losses, ax=ax)
+        hg.plotting.plot_training(losses, columns=("loss", "node", "edge"), ax=ax)
+
+    chosen = table[(table.probe == "linear") & (table.metric == "auc") & (table.baseline == BASELINES[0])]
 
     def comparison(ax):
-        hg.plotting.plot_comparison(table[(table.probe == "linear") & (table.metric == "auc")], ax=ax)
+        hg.plotting.plot_comparison(chosen, ax=ax)
 
     drawings = {
         "cells.png": ("Cells and their Delaunay edges (at most 50 µm) over the slide", cells, (8, 10)),
         "cells_detail.png": ("The same, closer", cells_detail, (7, 7)),
         "clusters.png": ("Superpixels coloured by the cluster of their vector", tissue_clusters, (8, 10)),
-        "training.png": ("Pre-training loss", loss, (6, 3.5)),
+        "training.png": ("Pre-training: loss, and error of the hidden nodes and edges", loss, (6, 3.5)),
         "comparison.png": (
             "Tumour or not: area under the ROC curve of a linear probe, 95 % interval",
             comparison,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histograph.atomic import atomic_path
+from histograph.quickstart import TRAINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,53 +104,41 @@ def _training_section(losses: pd.DataFrame) -> str:
 
 
 def _evaluation_section(table: pd.DataFrame) -> str:
-    rows = [
-        [
-            row["name"],
-            row["probe"],
-            row["metric"],
-            _interval(row, "value", "low", "high"),
-            "–"
-            if row["difference"] != row["difference"]
-            else _interval(row, "difference", "difference_low", "difference_high"),
+    baselines = list(dict.fromkeys(table["baseline"]))
+    rows = []
+    for (probe, name, metric), group in table.groupby(["probe", "name", "metric"], sort=False):
+        by_baseline = {row["baseline"]: row for row in group.to_dict("records")}
+        differences = [
+            "–" if name == baseline else _interval(by_baseline[baseline], "difference")
+            for baseline in baselines
         ]
-        for row in table.to_dict("records")
-    ]
-    header = [
-        "representation",
-        "probe",
-        "metric",
-        "value [95 % interval]",
-        "difference to hand-made [95 % interval]",
-    ]
+        rows.append([name, probe, metric, _interval(by_baseline[baselines[0]], "value"), *differences])
+    header = ["representation", "probe", "metric", "value [95 % interval]"]
+    header += [f"difference to {baseline}" for baseline in baselines]
     return (
         "<h2>What the vectors are worth</h2><p>Tumour or not in the centre of PatchCamelyon patches that the encoder "
         "never saw: other slides, another scanner and another organ than the one slide it was trained on. "
-        f"Cross-validated probes; intervals from a paired bootstrap over patches. {_verdict(table)}</p>"
-        + _table(header, rows)
+        "Cross-validated probes, overlapping patches kept together; 95 % intervals from a paired bootstrap. "
+        f"{_verdict(table)}</p>" + _table(header, rows)
     )
 
 
 def _verdict(table: pd.DataFrame) -> str:
-    """Say in one plain sentence a probe whether pre-training beats hand-made features, by AUC."""
+    """Say in one plain sentence a probe and baseline whether pre-training beats it, by AUC."""
     sentences = []
-    for row in table[(table["metric"] == "auc") & (table["name"] == "pre-trained H-MGDM")].to_dict("records"):
-        word = (
-            "better"
-            if row["difference_low"] > 0
-            else "worse"
-            if row["difference_high"] < 0
-            else "neither better nor worse"
-        )
+    for row in table[(table["metric"] == "auc") & (table["name"] == TRAINED)].to_dict("records"):
+        low, high = row["difference_low"], row["difference_high"]
+        word = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
         sentences.append(
-            f"By the {row['probe']} probe's AUC, pre-training on this one slide is <b>{word}</b> than "
-            "hand-made features."
+            f"By the {row['probe']} probe's AUC, pre-training on this one slide is <b>{word}</b> than the "
+            f"{row['baseline']}."
         )
     return " ".join(sentences)
 
 
-def _interval(row: dict, value: str, low: str, high: str) -> str:
-    return f"{row[value]:.3f} [{row[low]:.3f}, {row[high]:.3f}]"
+def _interval(row: dict, name: str) -> str:
+    low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+    return f"{row[name]:.3f} [{row[low]:.3f}, {row[high]:.3f}]"
 
 
 def _cell(value: object) -> str:
