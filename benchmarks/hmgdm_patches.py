@@ -92,13 +92,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--patches", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=60)
     options = parser.parse_args()
-    if not (options.data / "train.tar").exists() and not (options.data / "0").is_dir():
-        sys.exit(f"skipped: {options.data} holds neither train.tar nor the folders 0 and 1 of PatchCamelyon")
+    if options.data is None or not ((options.data / "train.tar").exists() or (options.data / "0").is_dir()):
+        print(
+            f"skipped: give --data FOLDER with train.tar or the folders 0 and 1 of PatchCamelyon, found {options.data}"
+        )
+        return
     images, y = read_patches(options.data, options.patches)
     graphs = graphs_of(images)
     with tempfile.TemporaryDirectory() as folder, hg.open_slide(hg.bundled.slide_path()) as slide:

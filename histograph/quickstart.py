@@ -114,7 +114,7 @@ def quickstart(
 
     pictures = draw(out, slide, graph, superpixels, clusters, losses, table)
     journal.step("pictures")
-    return write_report(out / "report.html", slide, graph, losses, table, pictures, journal.seconds)
+    return write_report(out / "report.html", slide, graph, losses, table, TRAINED, pictures, journal.seconds)
 
 
 def cluster_nodes(vectors: np.ndarray, n_clusters: int = 6, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histograph.atomic import atomic_path
-from histograph.quickstart import TRAINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +31,7 @@ def write_report(
     graph: HeteroData,
     losses: pd.DataFrame,
     table: pd.DataFrame,
+    trained: str,
     pictures: dict[str, Path],
     seconds: dict[str, float],
 ) -> Path:
@@ -47,6 +47,8 @@ def write_report(
         What `pretrain` returned: one row an epoch, column `loss`.
     table
         What `quickstart.evaluate` returned.
+    trained
+        The name in `table` of the representation that the verdict is about.
     pictures
         PNG files by caption.
     seconds
@@ -70,7 +72,7 @@ def write_report(
             _graph_section(graph),
             _figures(pictures),
             _training_section(losses),
-            _evaluation_section(table),
+            _evaluation_section(table, trained),
             "<h2>Time</h2>" + _table(["step", "seconds"], [[k, f"{v:.1f}"] for k, v in seconds.items()]),
         ]
     )
@@ -103,7 +105,7 @@ def _training_section(losses: pd.DataFrame) -> str:
     )
 
 
-def _evaluation_section(table: pd.DataFrame) -> str:
+def _evaluation_section(table: pd.DataFrame, trained: str) -> str:
     baselines = list(dict.fromkeys(table["baseline"]))
     rows = []
     for (probe, name, metric), group in table.groupby(["probe", "name", "metric"], sort=False):
@@ -119,14 +121,14 @@ def _evaluation_section(table: pd.DataFrame) -> str:
         "<h2>What the vectors are worth</h2><p>Tumour or not in the centre of PatchCamelyon patches that the encoder "
         "never saw: other slides, another scanner and another organ than the one slide it was trained on. "
         "Cross-validated probes, overlapping patches kept together; 95 % intervals from a paired bootstrap. "
-        f"{_verdict(table)}</p>" + _table(header, rows)
+        f"{_verdict(table, trained)}</p>" + _table(header, rows)
     )
 
 
-def _verdict(table: pd.DataFrame) -> str:
+def _verdict(table: pd.DataFrame, trained: str) -> str:
     """Say in one plain sentence a probe and baseline whether pre-training beats it, by AUC."""
     sentences = []
-    for row in table[(table["metric"] == "auc") & (table["name"] == TRAINED)].to_dict("records"):
+    for row in table[(table["metric"] == "auc") & (table["name"] == trained)].to_dict("records"):
         low, high = row["difference_low"], row["difference_high"]
         word = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
         sentences.append(

@@ -165,6 +165,14 @@ def test_no_tissue_gives_a_valid_empty_graph(fill, tmp_path):
     assert graph["cell"].num_nodes == 0 and graph["cell"].x.shape[1] == len(graph["cell"].feature_names)
 
 
+def test_tissue_without_nuclei_gives_a_graph_without_cells(tmp_path):
+    Image.fromarray(np.full((300, 300, 3), (225, 160, 195), np.uint8)).save(tmp_path / "pink.png")
+    assert run("build", tmp_path / "pink.png", "--out", tmp_path / "out", "--mpp", "0.5") == 0
+    graph = hg.load(tmp_path / "out" / "pink.safetensors")
+    hg.validate(graph)
+    assert graph["cell"].num_nodes == 0 and graph["tissue"].num_nodes > 0
+
+
 def test_one_pixel_picture(tmp_path):
     Image.fromarray(np.full((1, 1, 3), 200, np.uint8)).save(tmp_path / "dot.png")
     assert run("build", tmp_path / "dot.png", "--out", tmp_path / "out", "--mpp", "0.5") == 0
@@ -175,6 +183,12 @@ def test_one_pixel_picture(tmp_path):
 def test_unwritable_output(picture, capsys):
     assert run("build", picture, "--out", "/dev/null/graphs", "--mpp", "0.5") == 1
     assert "/dev/null/graphs" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX paths")
+def test_quickstart_to_an_unwritable_folder(capsys):
+    assert run("quickstart", "--out", "/dev/null/q") == 1
+    assert "/dev/null/q" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
