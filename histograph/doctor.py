@@ -7,6 +7,8 @@ import platform
 import sys
 from dataclasses import dataclass
 
+from packaging.requirements import Requirement
+
 
 @dataclass(frozen=True)
 class Part:
@@ -86,11 +88,7 @@ def check(parts: tuple[Part, ...] = PARTS) -> list[Finding]:
 
 
 def _check_part(part: Part) -> Finding:
-    remedy = (
-        f"pip install 'histograph[{part.extra}]'"
-        if part.extra
-        else "pip install --force-reinstall histograph"
-    )
+    remedy = _remedy(part)
     missing = [module for module in part.modules if importlib.util.find_spec(module) is None]
     if missing:
         return Finding(part, False, "not installed: " + ", ".join(missing), remedy)
@@ -110,9 +108,23 @@ def _check_part(part: Part) -> Finding:
     return Finding(part, True, ", ".join(versions), remedy)
 
 
+def _remedy(part: Part) -> str:
+    """Write the line that installs what a part needs, with the version bounds of the package's own metadata."""
+    wanted = [Requirement(line) for line in importlib.metadata.requires("histograph") or []]
+    if part.extra:
+        ours = {"extra": part.extra}
+        chosen = [r for r in wanted if "extra" in str(r.marker) and r.marker and r.marker.evaluate(ours)]
+        return "pip install " + " ".join(f"'{r.name}{r.specifier}'" for r in chosen)
+    return "pip install --force-reinstall " + " ".join(_distribution(module) for module in part.modules)
+
+
+def _distribution(module: str) -> str:
+    return _DISTRIBUTION.get(module, module.replace("_", "-"))
+
+
 def _version(module: str) -> str:
     try:
-        return importlib.metadata.version(_DISTRIBUTION.get(module, module))
+        return importlib.metadata.version(_distribution(module))
     except importlib.metadata.PackageNotFoundError:
         return ""
 

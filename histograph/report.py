@@ -20,8 +20,9 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
 table { border-collapse: collapse; font-size: .9rem }
 th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
-th:first-child, td:first-child { text-align: left }
-figure { margin: 1.5rem 0 } img { max-width: 100% } figcaption { color: #555 }
+th:first-child, td:first-child { text-align: left; white-space: nowrap }
+.pictures { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem; align-items: end }
+figure { margin: 0 } img { max-width: 100% } figcaption { color: #555 }
 """
 
 
@@ -165,4 +166,4 @@ def _figures(pictures: dict[str, Path]) -> str:
         data, text = base64.b64encode(path.read_bytes()).decode("ascii"), html.escape(caption)
         image = f"<img src='data:image/png;base64,{data}' alt='{text}'>"
         figures.append(f"<figure>{image}<figcaption>{text}</figcaption></figure>")
-    return "<h2>Pictures</h2>" + "".join(figures)
+    return "<h2>Pictures</h2><div class='pictures'>" + "".join(figures) + "</div>"
