@@ -122,18 +122,19 @@ def _evaluation_section(table: pd.DataFrame, trained: str) -> str:
         "<h2>What the vectors are worth</h2><p>Tumour or not in the centre of PatchCamelyon patches that the encoder "
         "never saw: other slides, another scanner and another organ than the one slide it was trained on. "
         "Cross-validated probes, overlapping patches kept together; 95 % intervals from a paired bootstrap. "
+        "What training itself adds is the difference to the untrained encoder. "
         f"{_verdict(table, trained)}</p>" + _table(header, rows)
     )
 
 
 def _verdict(table: pd.DataFrame, trained: str) -> str:
-    """Say in one plain sentence a probe and baseline whether pre-training beats it, by AUC."""
+    """Say in one plain sentence a probe and baseline whether the pre-trained encoder beats it, by AUC."""
     sentences = []
     for row in table[(table["metric"] == "auc") & (table["name"] == trained)].to_dict("records"):
         low, high = row["difference_low"], row["difference_high"]
         word = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
         sentences.append(
-            f"By the {row['probe']} probe's AUC, pre-training on this one slide is <b>{word}</b> than the "
+            f"By the {row['probe']} probe's AUC, the pre-trained encoder is <b>{word}</b> than the "
             f"{row['baseline']}."
         )
     return " ".join(sentences)
