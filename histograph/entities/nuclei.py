@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
+from ..slides.ahead import work_ahead
 from .entities import Entities, assemble
 from .masks import Masks, pack, unique_labels
 from .nuclei_tile import UNITS, NucleusSettings, segment
@@ -100,7 +100,7 @@ def nuclei(
     _check(mpp, tile_um, workers)
     search = _search(slide, mpp, resolve_mask(slide, mask), stains, threshold, chosen)
     windows = [window for window in _windows(search.shape, tile_um, mpp) if search.wanted(window)]
-    parts = _in_order(search, windows, workers)
+    parts = work_ahead(search.tile, windows, workers, ahead=workers)
     bar = tqdm(parts, "nuclei", len(windows), unit="tile", disable=not progress)
     return _join(list(bar), search)
 
@@ -213,18 +213,6 @@ def _windows(shape: tuple[int, int], tile_um: float, mpp: float) -> Iterator[tup
     for row in range(0, shape[0], size):
         for col in range(0, shape[1], size):
             yield row, col, min(size, shape[0] - row), min(size, shape[1] - col)
-
-
-def _in_order(search: _Search, windows: list[tuple[int, int, int, int]], workers: int) -> Iterator[_Part]:
-    """Segment tiles in threads and yield their nuclei in order; few tiles are in memory at a time."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: list[Future[_Part]] = []
-        for window in windows:
-            waiting.append(pool.submit(search.tile, window))
-            if len(waiting) > workers:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
 
 
 def _join(parts: list[_Part], search: _Search) -> Entities:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import slic
 from tqdm.auto import tqdm
 
+from ..slides.ahead import work_ahead
 from .entities import Entities, assemble
 from .masks import Masks, pack, unique_labels
 from .merging import merge_by_colour, touching_pairs, unique_pairs
@@ -194,21 +194,8 @@ def _connected(label: NDArray[np.int64]) -> NDArray[np.int64]:
 def _blocks(cutter: _Cutter, workers: int, progress: bool) -> list[_Block]:
     """Cut all blocks, in order, with few images in memory at a time."""
     places = cutter.places()
-    done: list[_Block] = []
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(places), desc="superpixels", unit="block", disable=not progress) as bar,
-    ):
-        waiting: list[Future[_Block]] = []
-        for place in places:
-            waiting.append(pool.submit(cutter.cut, place))
-            if len(waiting) > workers:
-                done.append(waiting.pop(0).result())
-                bar.update()
-        for future in waiting:
-            done.append(future.result())
-            bar.update()
-    return done
+    blocks = work_ahead(cutter.cut, places, workers, ahead=workers)
+    return list(tqdm(blocks, "superpixels", len(places), unit="block", disable=not progress))
 
 
 def _merged(blocks: list[_Block], cutter: _Cutter, parameters: dict[str, Any]) -> Entities:

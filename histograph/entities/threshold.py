@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..slides.otsu import otsu
 from .nuclei_tile import UNITS, stain_amount
 
 if TYPE_CHECKING:
@@ -102,14 +103,5 @@ def stain_level(
         density = -np.log((field.astype(np.float32) + 1) / 256).sum(axis=2)
         stained = amount[density > _LEAST_DENSITY]
         counts += np.histogram(np.clip(stained, lowest, highest - 1e-6), bins, (lowest, highest))[0]
-    edges = np.linspace(lowest, highest, bins + 1)
-    centre = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    mass = np.cumsum(counts * centre)
-    parted = (below > 0) & (above > 0)
-    if not parted.any():
-        return _LEAST_LEVEL * UNITS
-    n_0, n_1, m = below[parted].astype(np.float64), above[parted].astype(np.float64), mass[parted]
-    between = n_0 * n_1 * (m / n_0 - (mass[-1] - m) / n_1) ** 2
-    return max(_LEAST_LEVEL, float(edges[1:][parted][int(np.argmax(between))])) * UNITS
+    parted = otsu(counts, np.linspace(lowest, highest, bins + 1))
+    return (_LEAST_LEVEL if parted is None else max(_LEAST_LEVEL, parted)) * UNITS

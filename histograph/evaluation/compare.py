@@ -1,6 +1,6 @@
 """Several embeddings of the same samples, side by side, with paired differences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ def compare(
     embeddings: Mapping[str, ArrayLike],
     y: ArrayLike,
     groups: ArrayLike | None = None,
-    baseline: str | None = None,
+    baseline: str | Sequence[str] | None = None,
     probe: Literal["linear", "knn"] = "linear",
     **options: Any,
 ) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def compare(
     groups
         (n,) patient (or slide) of each row, see `linear_probe`.
     baseline
-        Name to compare with; None takes the first.
+        Name to compare with, or several names; None takes the first.
     probe
         "linear" or "knn".
     **options
@@ -43,7 +43,7 @@ def compare(
     Returns
     -------
     DataFrame
-        One row for each name and metric: `name`, `metric`, `value`, `low`, `high`, `baseline`, `difference`
+        One row for each baseline, name and metric: `name`, `metric`, `value`, `low`, `high`, `baseline`, `difference`
         (value minus that of the baseline), `difference_low`, `difference_high` (zero for the baseline
         itself).
 
@@ -65,9 +65,12 @@ def compare(
     """
     if not embeddings:
         raise ValueError("embeddings must name at least one matrix, found none.")
-    reference = next(iter(embeddings)) if baseline is None else baseline
-    if reference not in embeddings:
-        raise ValueError(f"baseline must be one of {list(embeddings)}, found {reference!r}.")
+    if baseline is None:
+        baseline = next(iter(embeddings))
+    references = [baseline] if isinstance(baseline, str) else list(baseline)
+    for reference in references:
+        if reference not in embeddings:
+            raise ValueError(f"baseline must be one of {list(embeddings)}, found {reference!r}.")
     if probe not in ("linear", "knn"):
         raise ValueError(f'probe must be "linear" or "knn", found {probe!r}.')
     run = linear_probe if probe == "linear" else knn_probe
@@ -79,6 +82,7 @@ def compare(
             raise ValueError(f"embedding {name!r}: {error}") from error
     rows = [
         _row(name, metric, result, results[reference], reference)
+        for reference in references
         for name, result in results.items()
         for metric in result.metrics
     ]

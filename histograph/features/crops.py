@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from histograph.slides.ahead import work_ahead
 
 if TYPE_CHECKING:
     from histograph.slides import Slide
@@ -87,17 +87,8 @@ def iter_crops(
 def _batches(
     slide: Slide, pos: npt.NDArray[np.float64], size_um: float, size_px: int, batch_size: int, workers: int
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    waiting: deque[Future[npt.NDArray[np.uint8]]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for start in range(0, len(pos), batch_size):
-            waiting.append(pool.submit(_read, slide, pos[start : start + batch_size], size_um, size_px))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:  # also when the caller stops early or a read fails
-        pool.shutdown(cancel_futures=True)
+    parts = (pos[start : start + batch_size] for start in range(0, len(pos), batch_size))
+    return work_ahead(lambda part: _read(slide, part, size_um, size_px), parts, workers, ahead=workers)
 
 
 def crops(

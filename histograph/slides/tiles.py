@@ -1,12 +1,12 @@
 """Cut a slide into equal tiles, by micrometres, and read them ahead with threads."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
+
+from .ahead import work_ahead
 
 if TYPE_CHECKING:
     from .slide import Slide
@@ -209,19 +209,7 @@ class TileGrid(Sequence[Tile]):
             for tile in self:
                 yield tile, self.read(tile)
             return
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="histograph-tiles")
-        waiting: deque[tuple[Tile, Future[np.ndarray]]] = deque()
-        try:
-            for tile in self:
-                waiting.append((tile, pool.submit(self.read, tile)))
-                if len(waiting) > 2 * workers:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            while waiting:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        yield from zip(self, work_ahead(self.read, self, workers, ahead=2 * workers), strict=True)
 
     def __repr__(self) -> str:
         return (

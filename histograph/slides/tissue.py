@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
+from .otsu import otsu
+
 if TYPE_CHECKING:
     from .slide import Slide
 
@@ -245,14 +247,8 @@ def _threshold(score: np.ndarray) -> float:
     if score.size == 0:
         return _MOST_DENSITY
     counts, edges = np.histogram(score, bins=256, range=(0.0, 1.0))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    mass = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    between[~np.isfinite(between)] = 0.0
-    return float(np.clip(edges[int(np.argmax(between)) + 1], _LEAST_DENSITY, _MOST_DENSITY))
+    parted = otsu(counts, edges)
+    return float(np.clip(_LEAST_DENSITY if parted is None else parted, _LEAST_DENSITY, _MOST_DENSITY))
 
 
 def _closed(mask: np.ndarray, radius: float) -> np.ndarray:

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from histograph.evaluation import compare, linear_probe
@@ -39,6 +40,16 @@ def test_pairing_narrows_the_interval_of_near_equals(cohort: tuple) -> None:
     row = compare({"a": z["weak"], "b": near}, y, groups, metrics=("auc",), n_boot=300).iloc[1]
     assert row["difference_high"] - row["difference_low"] < 0.3 * (row["high"] - row["low"])
     assert row["difference_low"] <= 0 <= row["difference_high"]
+
+
+def test_several_baselines_are_one_after_the_other(cohort: tuple) -> None:
+    z, y, groups = cohort
+    options = {"metrics": ("auc",), "n_boot": 50}
+    both = compare(z, y, groups, baseline=("weak", "strong"), **options)
+    singles = [compare(z, y, groups, baseline=name, **options) for name in ("weak", "strong")]
+    assert both.equals(pd.concat(singles, ignore_index=True))
+    with pytest.raises(ValueError, match="found 'best'"):
+        compare(z, y, groups, baseline=("weak", "best"))
 
 
 def test_values_are_those_of_the_probe(cohort: tuple) -> None:
