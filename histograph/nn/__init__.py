@@ -1,11 +1,12 @@
 """Layers shared by the methods: segments, graph and hypergraph convolution, attention inside graphs, diffusion."""
 
-from .attention import AttentionLayout, CrossAttention, SelfAttention, graph_attention
+from .attention import AttentionLayout, CrossAttention, SelfAttention, graph_attention, received_attention
 from .diffusion import SCHEDULES, Diffusion, antithetic_times, beta_schedule
 from .gcn import GraphConv
 from .hypergraph import DualHypergraph, HypergraphConv
 from .masking import edge_pairs, random_subset
-from .segments import segment_max, segment_mean, segment_softmax, segment_sum
+from .reverse import burn_in_rounds, reverse_process, reverse_times
+from .segments import SparseSum, segment_max, segment_mean, segment_softmax, segment_sum
 from .standardise import Standardise
 from .time import TimeEmbedding, sinusoidal_embedding
 
@@ -18,13 +19,18 @@ __all__ = [
     "GraphConv",
     "HypergraphConv",
     "SelfAttention",
+    "SparseSum",
     "Standardise",
     "TimeEmbedding",
     "antithetic_times",
     "beta_schedule",
+    "burn_in_rounds",
     "edge_pairs",
     "graph_attention",
     "random_subset",
+    "received_attention",
+    "reverse_process",
+    "reverse_times",
     "segment_max",
     "segment_mean",
     "segment_softmax",

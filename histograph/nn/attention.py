@@ -212,3 +212,46 @@ class CrossAttention(nn.Module):
         """Let rows (Nq, dim) read from context rows (Nk, dim)."""
         key, value = self.key_value(context).chunk(2, dim=1)
         return self.out(graph_attention(self.query(x), key, value, layout, self.heads))
+
+
+def received_attention(query: Tensor, key: Tensor, layout: AttentionLayout, heads: int) -> Tensor:
+    """Sum, for each key row, the weights that :func:`graph_attention` gives it, over queries and mean over heads.
+
+    Parameters
+    ----------
+    query : Tensor
+        (Nq, d).
+    key : Tensor
+        (Nk, d).
+    layout : AttentionLayout
+        Made from the batch vectors of the same rows.
+    heads : int
+        Number of heads; divides d.
+
+    Returns
+    -------
+    Tensor
+        (Nk,) at least 0; over the keys of a graph it sums to the number of its queries.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layout = AttentionLayout(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), 2)
+    >>> received_attention(torch.ones(3, 4), torch.ones(3, 4), layout, heads=2)
+    tensor([1., 1., 1.])
+    """
+    received = key.new_zeros(key.shape[0])
+    slots = 1 + sum(block.query.numel() for block in layout.blocks)
+    # slots that no query is gathered from are padding
+    asks = torch.zeros(slots, dtype=torch.bool, device=key.device).index_fill_(0, layout.gather, True)
+    first = 1
+    for block in layout.blocks:
+        q, k = _heads(query, block.query, heads), _heads(key, block.key, heads)
+        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+        if block.mask is not None:
+            scores = scores.masked_fill(~block.mask, float("-inf"))
+        asking = asks[first : first + block.query.numel()].view(*block.query.shape)
+        weight = scores.softmax(3).mean(1) * asking.unsqueeze(2)
+        received = received.index_add(0, block.key.reshape(-1), weight.sum(1).reshape(-1))
+        first += block.query.numel()
+    return received

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .segments import SparseSum
+
 
 class GraphConv(nn.Module):
     """Symmetrically normalised graph convolution, ``D^-1/2 (A_w + I) D^-1/2 x W + b``.
@@ -32,15 +34,16 @@ class GraphConv(nn.Module):
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(in_dim, out_dim)))
         self.bias = nn.Parameter(torch.zeros(out_dim))
 
-    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | SparseSum, edge_weight: Tensor | None = None) -> Tensor:
         """Pass messages once.
 
         Parameters
         ----------
         x : Tensor
             (N, in_dim).
-        edge_index : Tensor
-            (2, E) int64, source then target, without self loops.
+        edges : Tensor or SparseSum
+            (2, E) int64, source then target, without self loops; or the same sorted once for many calls,
+            ``SparseSum.from_pairs(target, source, N)``.
         edge_weight : Tensor, optional
             (E,), at least 0; 1 when left out.
 
@@ -49,13 +52,11 @@ class GraphConv(nn.Module):
         Tensor
             (N, out_dim).
         """
-        source, target = edge_index
         h = x @ self.weight
-        weight = h.new_ones(source.numel()) if edge_weight is None else edge_weight.to(h.dtype)
-        degree = h.new_ones(h.shape[0]).index_add(0, target, weight)
-        scale = degree.rsqrt().unsqueeze(1)
+        nodes = h.shape[0]
+        incoming = edges if isinstance(edges, SparseSum) else SparseSum.from_pairs(edges[1], edges[0], nodes)
+        weight = None if edge_weight is None else edge_weight.to(h.dtype)[incoming.order]
+        ones = h.new_ones(incoming.row.numel()) if weight is None else weight
+        scale = h.new_ones(nodes).index_add(0, incoming.segment, ones).rsqrt().unsqueeze(1)
         h = h * scale
-        message = h.index_select(0, source)
-        if edge_weight is not None:
-            message = message * weight.unsqueeze(1)
-        return h.index_add(0, target, message) * scale + self.bias
+        return torch.addcmul(self.bias, incoming(h, weight) + h, scale)

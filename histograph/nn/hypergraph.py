@@ -6,9 +6,12 @@ the mean of all edges at its second end, and itself.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .segments import SparseSum
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class DualHypergraph:
         (N, 1), 1 / (edges at the node), 0 where the node joins fewer than two edges.
     edge_scale : Tensor
         (E, 1), 1 / (hyperedges of the edge, its own singleton included).
+    at_node : SparseSum
+        Sums the rows of the edges at each node.
 
     Examples
     --------
@@ -38,6 +43,7 @@ class DualHypergraph:
     target: Tensor
     node_scale: Tensor
     edge_scale: Tensor
+    at_node: SparseSum
 
     @classmethod
     def from_edges(cls, edge_index: Tensor, num_nodes: int) -> "DualHypergraph":
@@ -61,7 +67,29 @@ class DualHypergraph:
         joins = (count > 1).float()
         node_scale = joins / count.clamp(min=1)
         edge_scale = 1 / (1 + joins[source] + joins[target])
-        return cls(source, target, node_scale.unsqueeze(1), edge_scale.unsqueeze(1))
+        edge = torch.arange(source.numel(), device=source.device)
+        at_node = SparseSum.from_pairs(edge_index.reshape(-1), edge.repeat(2), num_nodes)
+        return cls(source, target, node_scale.unsqueeze(1), edge_scale.unsqueeze(1), at_node)
+
+
+class _Around(torch.autograd.Function):
+    """Mean of the edges at both ends of each edge, plus itself: ``H B^-1 H^T e``.
+
+    The matrix is symmetric, so the backward pass is the same sum over the gradient and nothing is kept for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, e: Tensor, dual: DualHypergraph) -> Tensor:
+        ctx.dual = dual
+        mean = dual.at_node(e) * dual.node_scale.to(e.dtype)
+        around = mean.index_select(0, dual.source)
+        around += mean.index_select(0, dual.target)
+        around += e
+        return around
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Around.apply(gradient, ctx.dual), None
 
 
 class HypergraphConv(nn.Module):
@@ -108,9 +136,5 @@ class HypergraphConv(nn.Module):
         Tensor
             (E, out_dim).
         """
-        e = edge_attr @ self.weight
-        at_node = e.new_zeros(dual.node_scale.shape[0], e.shape[1])
-        at_node = at_node.index_add(0, dual.source, e).index_add(0, dual.target, e)
-        at_node = at_node * dual.node_scale.to(e.dtype)
-        around = at_node.index_select(0, dual.source) + at_node.index_select(0, dual.target)
-        return (around + e) * dual.edge_scale.to(e.dtype) + self.bias
+        around = _Around.apply(edge_attr @ self.weight, dual)
+        return torch.addcmul(self.bias, around, dual.edge_scale.to(around.dtype))

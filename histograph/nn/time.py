@@ -39,8 +39,9 @@ def sinusoidal_embedding(time: Tensor, dim: int) -> Tensor:
     if dim < 4:
         raise ValueError(f"dim must be at least 4, found {dim}")
     half = dim // 2
-    exponent = torch.arange(half, dtype=torch.float32, device=time.device) / (half - 1)
-    angle = time.float().unsqueeze(1) * torch.exp(-math.log(10000.0) * exponent)
+    # the factor first, in double precision: at t = 999 another order of rounding moves the angle by 1e-4
+    exponent = torch.arange(half, dtype=torch.float32, device=time.device) * (-math.log(10000.0) / (half - 1))
+    angle = time.float().unsqueeze(1) * exponent.exp()
     return nn.functional.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, dim % 2))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from histograph.nn import AttentionLayout, CrossAttention, SelfAttention, graph_attention
+from histograph.nn import AttentionLayout, CrossAttention, SelfAttention, graph_attention, received_attention
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "hmgdm" / "layers.npz"
 
@@ -96,3 +96,23 @@ def test_no_score_between_graphs_is_stored():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="heads"):
         SelfAttention(8, 3)
+
+
+@pytest.mark.parametrize("sizes", [[7, 5, 9], [1, 60, 3, 200, 2], [30, 30]])
+def test_received_attention_equals_dense_weights(sizes):
+    torch.manual_seed(3)
+    batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    query_batch, key_batch = batch[torch.randperm(len(batch))], batch[torch.randperm(len(batch))]
+    key_batch, query_batch = key_batch[key_batch != 0], query_batch[query_batch != 1]
+    query, key = torch.randn(len(query_batch), 8), torch.randn(len(key_batch), 8)
+    layout = AttentionLayout(query_batch, key_batch, len(sizes))
+    received = received_attention(query, key, layout, heads=2)
+    dense = torch.zeros(len(key_batch))
+    for q, k in zip(query.chunk(2, 1), key.chunk(2, 1)):
+        score = (q @ k.T / 2).masked_fill(query_batch[:, None] != key_batch[None], float("-inf"))
+        dense += score.softmax(1).nan_to_num(0.0).sum(0) / 2
+    torch.testing.assert_close(received, dense, atol=1e-5, rtol=1e-4)
+    for g in range(1, len(sizes)):
+        queries = int((query_batch == g).sum())
+        assert float(received[key_batch == g].sum()) == pytest.approx(queries, abs=1e-4)
+    assert torch.equal(received[key_batch == 1], torch.zeros(sizes[1]))  # no query is in that graph

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from histograph.nn import DualHypergraph, GraphConv, HypergraphConv
+from histograph.nn import DualHypergraph, GraphConv, HypergraphConv, SparseSum
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "hmgdm" / "layers.npz"
 
@@ -57,6 +57,23 @@ def test_graph_conv_equals_the_dense_formula():
     A[edge_index[1], edge_index[0]] = weight
     scale = torch.diag(A.sum(1) ** -0.5)
     torch.testing.assert_close(conv(x, edge_index, weight), scale @ A @ scale @ x @ conv.weight + conv.bias)
+
+
+def test_graph_conv_takes_edges_that_are_sorted_already():
+    edge_index, x, e = random_graph()
+    conv, weight = GraphConv(5, 3), e[:, 0].abs()
+    incoming = SparseSum.from_pairs(edge_index[1], edge_index[0], 9)
+    assert torch.equal(conv(x, incoming, weight), conv(x, edge_index, weight))
+    assert torch.equal(conv(x, incoming), conv(x, edge_index))
+
+
+def test_hypergraph_conv_has_the_gradients_of_the_dense_formula():
+    edge_index, _, e = random_graph()
+    edge_index = edge_index[:, :15]  # some hyperedges with one edge, some with several
+    conv, e = HypergraphConv(4, 3).double(), e[:15].double().requires_grad_()
+    dual = DualHypergraph.from_edges(edge_index, 9)
+    assert torch.autograd.gradcheck(lambda e: conv(e, dual), e)
+    assert torch.autograd.gradgradcheck(lambda e: conv(e, dual).sin(), e)
 
 
 def test_convolutions_equal_the_released_ones(golden):
