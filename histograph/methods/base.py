@@ -15,15 +15,46 @@ FORMAT_VERSION = 1
 
 
 class Graphs(Protocol):
-    """Graphs to train on or to embed: a list, a `GraphDataset`, or anything else with a length and numbered items."""
+    """What to train on or to embed: a list, `GraphDataset`, `PatchDataset`; has a length and numbered items."""
 
     def __len__(self) -> int:
-        """Count the graphs."""
+        """Count the graphs, or the image patches."""
         ...
 
     def __getitem__(self, index: Any, /) -> Any:
-        """Give the graph of this number, counted from 0."""
+        """Give the graph, or the patch as a batch of one, of this number, counted from 0."""
         ...
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A batch of image patches, for the methods that read pixels where others read graphs.
+
+    Attributes
+    ----------
+    image : Tensor
+        (B, H, W, 3) red, green, blue; uint8 from 0 to 255, or floating point from 0 to 1.
+    names : tuple of str or None
+        Where each patch comes from (its slide or file), for the tables of its vectors; not read by methods.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Patches(torch.zeros(4, 8, 8, 3, dtype=torch.uint8)).num_graphs
+    4
+    """
+
+    image: Tensor
+    names: tuple[str, ...] | None = None
+
+    @property
+    def num_graphs(self) -> int:
+        """Number of patches B; the name that PyG gives to the size of a batch."""
+        return self.image.shape[0]
+
+    def to(self, *args: Any, **kwargs: Any) -> "Patches":
+        """Move the pixels, with the arguments of `torch.Tensor.to`."""
+        return Patches(self.image.to(*args, **kwargs), self.names)
 
 
 @dataclass(frozen=True)
@@ -57,6 +88,8 @@ class Method(nn.Module):
     A subclass hands the arguments of its constructor to ``super().__init__(config)``, so that a saved file
     can build it again, and defines :meth:`forward` and :meth:`encode`. Random numbers come from torch's
     default generator, which the trainer seeds; a method never seeds by itself.
+
+    A batch is a PyG batch of graphs, or, for a method of image patches, :class:`Patches`.
 
     Parameters
     ----------
@@ -98,12 +131,12 @@ class Method(nn.Module):
         self.config = dict(config)
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
-        """Compute the training loss of a PyG batch.
+        """Compute the training loss of a batch.
 
         Parameters
         ----------
-        batch : torch_geometric.data.Batch or Data
-            Graphs.
+        batch : torch_geometric.data.Batch, Data or Patches
+            Graphs, or image patches.
 
         Returns
         -------
@@ -113,17 +146,18 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward(batch)")
 
     def encode(self, batch: Any) -> Embedding:
-        """Embed a PyG batch, deterministically and without masks.
+        """Embed a batch, deterministically and without masks.
 
         Parameters
         ----------
-        batch : torch_geometric.data.Batch or Data
-            Graphs.
+        batch : torch_geometric.data.Batch, Data or Patches
+            Graphs, or image patches.
 
         Returns
         -------
         Embedding
-            Node and graph vectors.
+            Node and graph vectors; for patches, ``graph`` holds a row a patch, and ``node``, if there is one, as
+            many rows for each patch as for any other.
         """
         raise TypeError(f"{type(self).__name__} must define encode(batch)")
 
@@ -134,8 +168,8 @@ class Method(nn.Module):
         ----------
         epoch : int
             Number of the epoch that starts, from 0.
-        dataset : sequence of Data
-            All training graphs.
+        dataset : sequence of Data, or PatchDataset
+            All training graphs or patches.
         """
 
     def after_step(self, step: int) -> None:

@@ -28,6 +28,7 @@ from ..nn import (
     GraphConv,
     HypergraphConv,
     SelfAttention,
+    SparseSum,
     Standardise,
     TimeEmbedding,
     antithetic_times,
@@ -38,6 +39,7 @@ from ..nn import (
 )
 from ..nn.diffusion import TARGETS, Schedule, Target
 from .base import Embedding, Graphs, Method
+from .hmgdm_released import build_released
 
 # At unit variance the sample drowns the mean of an untrained encoder, and the decoder learns to do without it.
 _FIRST_LOGVAR = -6.0
@@ -115,9 +117,10 @@ class _Encoder(nn.Module):
         edges: list[Tensor] = []
         last = len(self.node_convs) - 1
         dual = DualHypergraph.from_edges(edge_index, x.shape[0]) if e is not None else None
+        incoming = SparseSum.from_pairs(edge_index[1], edge_index[0], x.shape[0])
         weight = None
         for layer, conv in enumerate(self.node_convs):
-            x = conv(x, edge_index, weight)
+            x = conv(x, incoming, weight)
             x = x if layer == last else F.relu(x)
             nodes.append(x)
             if e is None:
@@ -189,8 +192,8 @@ class _DecoderBlock(nn.Module):
         if edge_latents:
             self.edge, self.edge_conv = _Reader(dim, heads), HypergraphConv(dim, dim)
 
-    def mix_nodes(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        x = x + F.relu(self.node_conv(self.node.conv_norm(x), edge_index))
+    def mix_nodes(self, x: Tensor, incoming: SparseSum) -> Tensor:
+        x = x + F.relu(self.node_conv(self.node.conv_norm(x), incoming))
         return x + self.node.feed_forward(x)
 
     def mix_edges(self, e: Tensor, dual: DualHypergraph) -> Tensor:
@@ -257,11 +260,12 @@ class _Decoder(nn.Module):
                 split.edge_batch[split.known :], split.edge_batch[: split.condition], num_graphs
             )
             dual = DualHypergraph.from_edges(split.edge_index, x.shape[0])
+        incoming = SparseSum.from_pairs(split.edge_index[1], split.edge_index[0], x.shape[0])
         for layer in reversed(range(len(self.blocks))):
             block = cast(_DecoderBlock, self.blocks[layer])
             skip = encoded.node_layers[layer] + node_tau[:visible] if self.skips else None
             x = block.node.read(x + node_tau, skip, visible, visible, node_reads)
-            x = block.mix_nodes(x, split.edge_index)
+            x = block.mix_nodes(x, incoming)
             if e is not None:
                 skip = encoded.edge_layers[layer] + edge_tau[: split.condition] if self.skips else None
                 e = block.edge.read(e + edge_tau, skip, split.condition, split.known, edge_reads)
@@ -295,13 +299,15 @@ class HMGDM(Method):
         edges is the most expensive part of a step.
     node_mask_ratio, edge_mask_ratio : float
         Hidden share of the nodes and edges of each graph, rounded down; in (0, 1) and [0, 1).
-    paired_edges : bool
-        Hide both directions of an edge together; else each by itself, and the visible direction tells the
-        length of the hidden one.
+    paired_edges : bool, optional
+        Hide both directions of an edge together, the default; else each by itself, and the visible direction tells
+        the length of the hidden one.
     timesteps : int
         Noise levels.
     schedule : {"sigmoid", "linear", "quad", "const", "jsd", "cosine"}
         See :func:`histograph.nn.beta_schedule`.
+    beta_start, beta_end : float, optional
+        Ends of the schedule; see there.
     target : {"x0", "step", "epsilon"}
         What is predicted: the clean attributes, one deterministic step towards them, or the noise.
     edge_latents : bool, optional
@@ -313,20 +319,29 @@ class HMGDM(Method):
         One noise level for all graphs, ``0 .. timesteps - 1``; random by default (ablation).
     kl_weight, node_weight, edge_weight : float
         Weights of the three terms. The released ``kl_weight`` of 1 makes the latent collapse to its prior
-        when the skips can carry everything, so the default is far smaller.
+        when the skips can carry everything, so the default is far smaller, 1e-3.
     pooling : {"mean", "max", "mean_std"}
         How node vectors make the graph vector; the last has twice the width.
     representation : {"latent", "layers"}
         What `encode` gives: the posterior mean, as in the paper, or the input embedding and all encoder layers side
         by side, ``(layers + 1) * hidden_dim`` wide. The loss is the same; the latent passes a narrow bottleneck
         that only keeps what helps to restore neighbours, the layers keep more of the node itself.
-    clip : float
-        Standardised features are clipped at this many standard deviations.
+    clip : float, optional
+        Standardised features are clipped at this many standard deviations, 5 by default.
+    official_compat : bool
+        Use the released network with its oddities (:mod:`histograph.methods.hmgdm_released` lists them), for released
+        weights or for comparison. Nothing is standardised, masks are drawn over the whole batch, ``kl_weight`` is 1
+        by default, and with ``fixed_time`` the later half of the graphs gets ``timesteps - 1 - fixed_time``.
+        `encode` gives the posterior mean, where the released code draws a sample.
+    embed_dim : int, optional
+        Width of the embedded attributes of the released network, 512 by default; only with ``official_compat``.
+    theta : float, optional
+        Base of its rotary frequencies, 1000 by default; only with ``official_compat``.
 
     Raises
     ------
     ValueError
-        If an argument is outside its range.
+        If an argument is outside its range, or asks for what the form that is chosen cannot do.
 
     References
     ----------
@@ -358,36 +373,49 @@ class HMGDM(Method):
         joint_depth: int = 2,
         node_mask_ratio: float = 0.6,
         edge_mask_ratio: float = 0.6,
-        paired_edges: bool = True,
+        paired_edges: bool | None = None,
         timesteps: int = 1000,
         schedule: Schedule = "sigmoid",
+        beta_start: float | None = None,
+        beta_end: float | None = None,
         target: Target = "x0",
         edge_latents: bool | None = None,
         skips: bool = True,
         fixed_time: int | None = None,
-        kl_weight: float = 1e-3,
+        kl_weight: float | None = None,
         node_weight: float = 0.5,
         edge_weight: float = 0.5,
         pooling: Literal["mean", "max", "mean_std"] = "mean",
         representation: Literal["latent", "layers"] = "latent",
-        clip: float = 5.0,
+        clip: float | None = None,
+        official_compat: bool = False,
+        embed_dim: int | None = None,
+        theta: float | None = None,
     ) -> None:
         config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__(config)
         _check_arguments(config)
+        self.released = build_released(config) if official_compat else None
+        if self.released is not None:
+            return
         self.node_dim, self.edge_dim = node_dim, edge_dim
         self.edge_latents = edge_dim > 0 if edge_latents is None else edge_latents
         self.node_mask_ratio, self.edge_mask_ratio, self.paired_edges = (
             node_mask_ratio,
             edge_mask_ratio,
-            paired_edges,
+            paired_edges is not False,
         )
         self.target, self.fixed_time, self.pooling = target, fixed_time, pooling
         self.representation = representation
-        self.weights = {"kl": kl_weight, "node": node_weight, "edge": edge_weight}
+        self.weights = {
+            "kl": 1e-3 if kl_weight is None else kl_weight,
+            "node": node_weight,
+            "edge": edge_weight,
+        }
         latent = hidden_dim if latent_dim is None else latent_dim
 
-        self.diffusion = Diffusion(schedule, timesteps)
+        clip = 5.0 if clip is None else clip
+        self.diffusion = Diffusion(schedule, timesteps, beta_start, beta_end)
         self.node_scale = Standardise(node_dim, clip)
         self.node_embed = nn.Sequential(nn.Linear(node_dim, hidden_dim), nn.GELU())
         if self.edge_latents:
@@ -413,7 +441,7 @@ class HMGDM(Method):
         ValueError
             If a graph has other columns than expected, or features that are not finite.
         """
-        if epoch > 0 or bool(self.node_scale.fitted):
+        if self.released is not None or epoch > 0 or bool(self.node_scale.fitted):
             return
         self.node_scale.fit(self._read_x(dataset[i]) for i in range(len(dataset)))
         if self.edge_latents:
@@ -437,6 +465,8 @@ class HMGDM(Method):
         ValueError
             If the columns are not those of the constructor.
         """
+        if self.released is not None:
+            return self.released(batch)
         graphs = self._read(batch)
         split = self._split(graphs, *self._masks(graphs))
         encoded = self._condition(split)
@@ -485,6 +515,8 @@ class HMGDM(Method):
             ``latent_dim``, or ``(layers + 1) * hidden_dim`` for the representation "layers". The same for every
             call.
         """
+        if self.released is not None:
+            return self.released.encode(batch)
         graphs = self._read(batch)
         e = None if graphs.edge_attr is None else self.edge_embed(graphs.edge_attr)
         x = self.node_embed(graphs.x)
@@ -612,7 +644,7 @@ def _gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
 
 def _mean_square(out: Tensor, goal: Tensor) -> Tensor:
     """Mean squared error over entries; 0 without entries."""
-    return (out.float() - goal).square().sum() / max(goal.numel(), 1)
+    return F.mse_loss(out.float(), goal.float(), reduction="sum") / max(goal.numel(), 1)
 
 
 def _check_arguments(config: dict[str, Any]) -> None:
@@ -633,7 +665,7 @@ def _check_arguments(config: dict[str, Any]) -> None:
             config["representation"] in REPRESENTATIONS,
             f"one of {', '.join(REPRESENTATIONS)}",
         ),
-        ("clip", config["clip"] > 0, "above 0"),
+        ("clip", config["clip"] is None or config["clip"] > 0, "above 0, or None"),
         (
             "fixed_time",
             config["fixed_time"] is None or 0 <= config["fixed_time"] < config["timesteps"],
@@ -646,7 +678,12 @@ def _check_arguments(config: dict[str, Any]) -> None:
         ),
     ]
     bounds += [
-        (name, config[name] >= 0, "at least 0") for name in ("kl_weight", "node_weight", "edge_weight")
+        (name, config["official_compat"] or config[name] is None, "None, or official_compat True")
+        for name in ("embed_dim", "theta")
+    ]
+    bounds += [
+        (name, config[name] is None or config[name] >= 0, "at least 0")
+        for name in ("kl_weight", "node_weight", "edge_weight")
     ]
     for name, fine, expected in bounds:
         if not fine:
