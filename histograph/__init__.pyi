@@ -22,5 +22,7 @@ from .graphs import to_networkx as to_networkx
 from .graphs import validate as validate
 from .plotting import plot as plot
 from .slides import open_slide as open_slide
+from .training import PatchDataset as PatchDataset
+from .training import add_latents as add_latents
 from .training import embed as embed
 from .training import pretrain as pretrain

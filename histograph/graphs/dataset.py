@@ -4,7 +4,7 @@ import copy
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,10 +14,18 @@ import torch
 from torch.utils.data import Dataset
 from torch_geometric.data import Data, HeteroData
 
+from histograph.graphs.fields import (
+    EDGE_DEFAULT,
+    NODE_DEFAULT,
+    as_fields,
+    column_names,
+    join_fields,
+    store_columns,
+)
 from histograph.graphs.graph_file import GraphFile
 from histograph.graphs.labels import join_labels
 from histograph.graphs.layer import layer, pick_node_type, pick_relation
-from histograph.graphs.order import edge_stores, node_stores
+from histograph.graphs.order import EDGE, NODE, edge_stores, node_stores
 from histograph.graphs.schema import EdgeType, Graph, validate
 from histograph.graphs.window import Box, crop, tiling
 
@@ -72,6 +80,10 @@ class GraphDataset(Dataset):
     labels : mapping, pandas.DataFrame, str or os.PathLike, optional
         ``slide_id -> label``, or a table or CSV file with columns ``slide_id`` and ``label``; joined on ids.
         Strings become class numbers in the order of `classes`.
+    node_fields, edge_fields : tuple of str
+        Fields that make up ``x`` and ``edge_attr`` of the items, side by side as float32, for example
+        ``("x", "latent")`` and ``("edge_attr", "edge_latent")``; see `histograph.add_latents`. Other than the
+        defaults only for items of one layer.
 
     Attributes
     ----------
@@ -95,7 +107,7 @@ class GraphDataset(Dataset):
     FileNotFoundError
         The folder or a file is missing, or the folder holds no graph.
     ValueError
-        Two graphs differ in features or edge attributes, have one slide_id, or lack a label.
+        Two graphs differ in features or edge attributes, have one slide_id, or lack a label or a field.
 
     Examples
     --------
@@ -118,13 +130,17 @@ class GraphDataset(Dataset):
         window_um: float | tuple[float, float] | None = None,
         min_nodes: int = 1,
         labels: Mapping[str, Any] | pd.DataFrame | str | os.PathLike[str] | None = None,
+        node_fields: Sequence[str] = NODE_DEFAULT,
+        edge_fields: Sequence[str] = EDGE_DEFAULT,
     ) -> None:
         if relation is not None and node_type is None:
             raise ValueError("relation: give node_type too, the layer that the relation belongs to")
         if min_nodes < (0 if window_um is None else 1):
             raise ValueError(f"min_nodes: expected 1 or more (0 for whole graphs), found {min_nodes}")
         self._files: OrderedDict[Path, GraphFile] = OrderedDict()
-        self._slides = [self._describe(source, node_type, relation) for source in _sources(graphs)]
+        self._fields = as_fields(node_fields, "node_fields"), as_fields(edge_fields, "edge_fields")
+        described = (self._describe(source, node_type, relation) for source in _sources(graphs))
+        self._slides = [self._with_fields(slide) for slide in described]
         _check_alike(self._slides)
         self._index: list[tuple[int, Box | None]] = []
         for number, slide in enumerate(self._slides):
@@ -265,6 +281,33 @@ class GraphDataset(Dataset):
             source, slide_id, counts[node_type], node_type, edge_type, features[node_type], attributes
         )
 
+    def _with_fields(self, slide: _Slide) -> _Slide:
+        """Name the columns of the items' ``x`` and ``edge_attr`` where they are made up of other fields."""
+        if self._fields == (NODE_DEFAULT, EDGE_DEFAULT):
+            return slide
+        if not isinstance(slide.feature_names, list) or not isinstance(slide.edge_attr_names, list):
+            raise ValueError(f"node_fields, edge_fields: {slide.name} has several layers; give node_type too")
+        relation = EDGE if slide.node_type is None else slide.relation
+        nodes, edges = self._columns(slide, slide.node_type or NODE), self._columns(slide, relation)
+        own = {"x": slide.feature_names, "edge_attr": slide.edge_attr_names}
+        return replace(
+            slide,
+            feature_names=column_names(self._fields[0], nodes, own, f"node_fields: {slide.name}"),
+            edge_attr_names=column_names(self._fields[1], edges, own, f"edge_fields: {slide.name}"),
+        )
+
+    def _columns(self, slide: _Slide, part: str | EdgeType | None) -> dict[str, int]:
+        """Fields of a node type or relation and their numbers of columns; those of `layer` without a relation."""
+        if part is None:
+            return {"edge_attr": 1}
+        if isinstance(slide.source, Path):
+            return self._open(slide.source).columns(part)
+        if isinstance(part, str):
+            store = node_stores(slide.source)[part]
+            return store_columns(store, len(store["pos"]), "node")
+        store = edge_stores(slide.source)[part]
+        return store_columns(store, store["edge_index"].shape[1], "edge")
+
     def _pos(self, slide: _Slide) -> np.ndarray:
         """Positions of the nodes that the items of one slide are made of."""
         if isinstance(slide.source, Path):
@@ -299,6 +342,13 @@ class GraphDataset(Dataset):
             graph = copy.copy(slide.source) if box is None else crop(slide.source, box)
         if slide.node_type is not None:
             graph = layer(graph, slide.node_type, slide.relation)
+        if self._fields != (NODE_DEFAULT, EDGE_DEFAULT):
+            store = graph.stores[0]
+            graph.x, graph.edge_attr = (join_fields(store, fields) for fields in self._fields)
+            graph.feature_names, graph.edge_attr_names = (
+                list(slide.feature_names),
+                list(slide.edge_attr_names),
+            )
         if "provenance" in graph.stores[0]:
             del graph.stores[0]["provenance"]
         if self.y is not None:

@@ -1,6 +1,7 @@
 """A graph on disk, read lazily: the header at once, tensors and spatial windows where they are asked for."""
 
 import copy
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -141,6 +142,36 @@ class GraphFile:
         """
         self._check_types([node_type], [])
         return self._open().get_tensor(f"{node_type}.pos").clone()
+
+    def columns(self, part: str | EdgeType) -> dict[str, int]:
+        """Count the columns of each field with a row a node or edge, without reading the fields.
+
+        Parameters
+        ----------
+        part : str or tuple of str
+            A node type or a relation of the file.
+
+        Returns
+        -------
+        dict of str to int
+            By field; 1 for a field with one number a row. Ids that are strings are left out.
+
+        Raises
+        ------
+        ValueError
+            The type or relation is not in the file.
+        """
+        nodes = isinstance(part, str)
+        self._check_types([part] if isinstance(part, str) else [], [] if isinstance(part, str) else [part])
+        name = part if isinstance(part, str) else edge_key(part)
+        text = nodes and name in self.header["text_ids"]
+        fields = self.header["node_fields" if nodes else "edge_fields"][name]
+        shapes = {
+            field: self._open().get_slice(f"{name}.{field}").get_shape()
+            for field in fields
+            if not (text and field == "id")
+        }
+        return {field: math.prod(shape[1:]) for field, shape in shapes.items()}
 
     def load(
         self, node_types: Iterable[str] | None = None, relations: Iterable[EdgeType] | None = None

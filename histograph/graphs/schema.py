@@ -100,6 +100,7 @@ NODE_FIELDS: dict[str, Field] = {
         Field("feature_names", "(F,)", "list of str", "one name for each column of x"),
         Field("area_um2", "(N,)", "float32", "area in square micrometres", required=False),
         Field("bbox", "(N, 4)", "float32", "x_min, y_min, x_max, y_max in micrometres", required=False),
+        Field("latent", "(N, L)", "float16", "latent of the image around each node", required=False),
         Field("y", "(N,) or (1,)", "any", "supervision of the nodes, or of the whole graph", required=False),
     )
 }
@@ -112,6 +113,13 @@ EDGE_FIELDS: dict[str, Field] = {
         ),
         Field("edge_attr", "(E, D)", "float32", "edge attributes; the first is the length in micrometres"),
         Field("edge_attr_names", "(D,)", "list of str", "one name for each column of edge_attr"),
+        Field(
+            "edge_latent",
+            "(E, L)",
+            "float16",
+            "latent of the image halfway along each edge, the same in both directions",
+            required=False,
+        ),
     )
 }
 
@@ -244,6 +252,19 @@ def _check_finite(value: torch.Tensor, name: str, where: str) -> None:
         )
 
 
+def _check_latent(store: BaseStorage, name: str, where: str, count: int, rows: str) -> None:
+    """Check the latents of nodes or edges, where there are any: one finite float16 row each."""
+    if store.get(name) is None:
+        return
+    latent = _tensor(store, name, where, torch.float16, 2, "(rows, L)")
+    if latent.shape[0] != count:
+        raise ValueError(
+            f"{where}: {name} has {latent.shape[0]} rows but there are {count} {rows}; "
+            "make it again with histograph.add_latents"
+        )
+    _check_finite(latent, name, where)
+
+
 def _check_names(store: BaseStorage, name: str, where: str, width: int, of: str) -> list[str]:
     """Check that a list of names exists, is unique, and has one name a column."""
     names = store.get(name)
@@ -275,6 +296,7 @@ def _check_nodes(store: BaseStorage, where: str) -> None:
     _check_finite(x, "x", where)
     _check_names(store, "feature_names", where, x.shape[1], "x")
     _check_ids(store.get("id"), where, pos.shape[0])
+    _check_latent(store, "latent", where, pos.shape[0], "nodes")
 
 
 def _check_ids(ids: object, where: str, count: int) -> None:
@@ -351,6 +373,7 @@ def _check_edges(
         row = int(source[1:][np.diff(source) == 0][0])
         raise ValueError(f"{where}: node {row} has several targets; 'in' gives each source at most one")
     _check_finite(edge_attr, "edge_attr", where)
+    _check_latent(store, "edge_latent", where, edge_index.shape[1], "edges")
     _check_lengths(edge_attr[:, 0], edge_index, source_pos, target_pos, where)
 
 

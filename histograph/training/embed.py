@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from histograph.methods import Graphs, Method
+from histograph.methods import Graphs, Method, Patches
 from histograph.methods.files import read_tensors, write_tensors
 
 from .graphs import check_graphs, collate
@@ -36,7 +36,7 @@ class Embeddings:
     node_id : Tensor or list of str
         (total N,) the ``id`` of each node, or its number inside its graph where graphs have no ``id``.
     slide_ids : list of str
-        ``slide_id`` of each graph, or its number in the data where it has none.
+        ``slide_id`` of each graph or name of each patch, or its number in the data where it has none.
 
     Examples
     --------
@@ -134,16 +134,16 @@ def embed(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Embeddings:
-    """Embed every graph of a data set, in order, without masks or randomness.
+    """Embed every graph, or image patch, of a data set, in order, without masks or randomness.
 
     Parameters
     ----------
     method : Method
         Trained or not; its mode and place are the same afterwards.
-    data : sequence of torch_geometric.data.Data
-        A `GraphDataset` with a node type, or a list of graphs.
+    data : sequence of torch_geometric.data.Data, or PatchDataset
+        A `GraphDataset` with a node type, or a list of graphs; patches for a method that reads images.
     batch_size : int
-        Graphs at a time.
+        Graphs, or patches, at a time.
     device : str or torch.device, optional
         Where to compute; where the weights are, by default.
     progress : bool
@@ -190,10 +190,15 @@ def embed(
             graph_rows.append(z.graph.float().cpu())
             if z.node is not None:
                 node_rows.append(z.node.float().cpu())
-            for number, graph in enumerate(graphs, start):
-                counts.append(graph.num_nodes)
-                ids.append(graph.get("id"))
-                slide_ids.append(str(number if graph.get("slide_id") is None else graph.slide_id))
+            for number, item in enumerate(graphs, start):
+                if isinstance(item, Patches):
+                    counts.append(0 if z.node is None else z.node.shape[0] // len(graphs))
+                    ids.append(None)
+                    slide_ids.append(str(number) if item.names is None else item.names[0])
+                else:
+                    counts.append(item.num_nodes)
+                    ids.append(item.get("id"))
+                    slide_ids.append(str(number if item.get("slide_id") is None else item.slide_id))
     finally:
         method.train(training).to(home)
     ptr = torch.tensor([0, *counts]).cumsum(0)

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 
-from histograph.methods import Graphs
+from histograph.methods import Graphs, Patches
 
 _WIDTHS = {"x": "node features", "edge_attr": "edge attributes"}
 
@@ -23,15 +24,16 @@ def check_graphs(graphs: Graphs) -> None:
 
     Parameters
     ----------
-    graphs : sequence of torch_geometric.data.Data
+    graphs : sequence of torch_geometric.data.Data, or PatchDataset
         The data.
 
     Raises
     ------
     TypeError
-        If it is a single graph, or holds something else than graphs.
+        If it is a single graph, or holds something else than graphs or patches.
     ValueError
-        If it is empty, holds graphs of several node types, or graphs that differ in their numbers of columns.
+        If it is empty, holds graphs of several node types, graphs that differ in their numbers of columns, or
+        patches that differ in size.
 
     Examples
     --------
@@ -47,12 +49,12 @@ def check_graphs(graphs: Graphs) -> None:
 
 
 def check_items(items: list[Any]) -> None:
-    """Check graphs that are at hand, one against the first.
+    """Check graphs or patches that are at hand, one against the first.
 
     Parameters
     ----------
     items : list
-        At least one graph.
+        At least one.
 
     Raises
     ------
@@ -67,6 +69,14 @@ def check_items(items: list[Any]) -> None:
     ValueError: data: all graphs must have the same node features (x); graph 0 has 2 columns, graph 1 has 3
     """
     for number, graph in enumerate(items):
+        if isinstance(graph, Patches) and isinstance(items[0], Patches):
+            expected, found = (1, *items[0].image.shape[1:]), tuple(graph.image.shape)
+            if found != expected:
+                raise ValueError(
+                    "data: every item must be one patch, all of one size; expected an image of shape "
+                    f"{expected}, found {found} at {number}"
+                )
+            continue
         if isinstance(graph, HeteroData):
             raise ValueError(
                 f"data: graph {number} has several node types {graph.node_types}; pick one, "
@@ -74,7 +84,8 @@ def check_items(items: list[Any]) -> None:
             )
         if not isinstance(graph, Data):
             raise TypeError(
-                f"data must hold torch_geometric Data objects, found {type(graph).__name__} at {number}"
+                f"data must hold torch_geometric Data objects, or be a PatchDataset for a method of image "
+                f"patches; found {type(graph).__name__} at {number}"
             )
         for field, meaning in _WIDTHS.items():
             if _width(graph, field) != _width(items[0], field):
@@ -84,20 +95,20 @@ def check_items(items: list[Any]) -> None:
                 )
 
 
-def collate(graphs: list[Data], fields: tuple[str, ...]) -> Batch:
+def collate(graphs: list[Any], fields: tuple[str, ...]) -> Batch | Patches:
     """Batch the fields that a method reads, and leave names, provenance and the rest behind.
 
     Parameters
     ----------
-    graphs : list of Data
+    graphs : list of Data or of Patches
         At least one.
     fields : tuple of str
-        Fields to keep; one that graphs lack is left out.
+        Fields of graphs to keep; one that graphs lack is left out.
 
     Returns
     -------
-    torch_geometric.data.Batch
-        The graphs in order.
+    torch_geometric.data.Batch or Patches
+        The graphs, or patches, in order.
 
     Raises
     ------
@@ -112,6 +123,10 @@ def collate(graphs: list[Data], fields: tuple[str, ...]) -> Batch:
     DataBatch(x=[4, 3], edge_index=[2, 0], batch=[4], ptr=[3])
     """
     check_items(graphs)
+    if isinstance(graphs[0], Patches):
+        if "image" not in fields:
+            raise TypeError(f"data: the method reads {', '.join(fields)} of graphs, found image patches")
+        return Patches(torch.cat([item.image for item in graphs]))
     return Batch.from_data_list(
         [Data(**{name: graph[name] for name in fields if graph.get(name) is not None}) for graph in graphs]
     )

@@ -1,4 +1,4 @@
-"""Self-supervised training of any method on any data set of graphs, on Lightning Fabric."""
+"""Self-supervised training of any method on any data set of graphs or image patches, on Lightning Fabric."""
 
 import copy
 import math
@@ -85,14 +85,14 @@ def pretrain(
     ----------
     method : Method
         Trained in place; left in evaluation mode.
-    data : sequence of torch_geometric.data.Data
-        A `GraphDataset` with a node type, or a list of graphs.
+    data : sequence of torch_geometric.data.Data, or PatchDataset
+        A `GraphDataset` with a node type, or a list of graphs; patches for a method that reads images.
     epochs : int
         Passes over the data.
     out : path-like, optional
         Folder of the run: ``method.safetensors``, ``checkpoint.pt``, ``log.csv``. None writes nothing.
     batch_size : int
-        Graphs per step and device.
+        Graphs, or patches, per step and device.
     lr : float
         Peak learning rate.
     weight_decay : float

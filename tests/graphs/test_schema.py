@@ -165,5 +165,6 @@ def test_the_table_names_each_field_of_an_example():
     for store in graph.node_stores:
         assert set(store.keys()) <= set(NODE_FIELDS)
     for store in graph.edge_stores:
-        assert set(store.keys()) == set(EDGE_FIELDS)
+        assert set(store.keys()) <= set(EDGE_FIELDS)
+        assert {name for name, field in EDGE_FIELDS.items() if field.required} <= set(store.keys())
     assert set(graph.stores[0].keys()) == set(GRAPH_FIELDS)
