@@ -5,17 +5,36 @@ interval whose unit of resampling is the patient, because patches of one patient
 """
 
 from .bootstrap import bootstrap_interval
-from .compare import compare
+from .compare import compare, compare_results
 from .probes import knn_probe, linear_probe
 from .result import ProbeResult
+from .saliency import probe_score, saliency
 from .splits import Fold, grouped_split
+from .survival import survival_probe
+from .survival_cox import cox_loss
+from .survival_metrics import LogRank, concordance_index, log_rank, median_split
+from .survival_result import SurvivalResult
+from .survival_scores import score_risks
+from .survival_table import read_survival_table
 
 __all__ = [
     "Fold",
+    "LogRank",
     "ProbeResult",
+    "SurvivalResult",
     "bootstrap_interval",
     "compare",
+    "compare_results",
+    "concordance_index",
+    "cox_loss",
     "grouped_split",
     "knn_probe",
     "linear_probe",
+    "log_rank",
+    "median_split",
+    "probe_score",
+    "read_survival_table",
+    "saliency",
+    "score_risks",
+    "survival_probe",
 ]

@@ -65,12 +65,7 @@ def compare(
     """
     if not embeddings:
         raise ValueError("embeddings must name at least one matrix, found none.")
-    if baseline is None:
-        baseline = next(iter(embeddings))
-    references = [baseline] if isinstance(baseline, str) else list(baseline)
-    for reference in references:
-        if reference not in embeddings:
-            raise ValueError(f"baseline must be one of {list(embeddings)}, found {reference!r}.")
+    references = _references(baseline, list(embeddings))
     if probe not in ("linear", "knn"):
         raise ValueError(f'probe must be "linear" or "knn", found {probe!r}.')
     run = linear_probe if probe == "linear" else knn_probe
@@ -80,6 +75,57 @@ def compare(
             results[name] = run(z, y, groups=groups, **options)
         except ValueError as error:
             raise ValueError(f"embedding {name!r}: {error}") from error
+    return compare_results(results, references)
+
+
+def compare_results(
+    results: Mapping[str, ProbeResult], baseline: str | Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Compare probe results that are at hand, of any probe (also `survival_probe`), with a baseline.
+
+    Parameters
+    ----------
+    results
+        Name -> result, all on the same samples with the same groups and settings: then the same groups
+        were drawn in each bootstrap resample, and differences are paired.
+    baseline
+        Name to compare with, or several names; None takes the first.
+
+    Returns
+    -------
+    DataFrame
+        As that of `compare`.
+
+    Raises
+    ------
+    ValueError
+        If there is no result, the baseline is unknown, or two results are not paired.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from histograph.evaluation import survival_probe
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.normal(size=(40, 1))
+    >>> time = rng.exponential(np.exp(-3 * z[:, 0]))
+    >>> arms = {"noise": rng.normal(size=(40, 1)), "signal": z}
+    >>> probes = {name: survival_probe(a, time, np.ones(40), n_boot=100) for name, a in arms.items()}
+    >>> frame = compare_results(probes)
+    >>> bool(frame.loc[frame["name"] == "signal", "difference_low"].iloc[0] > 0)
+    True
+    """
+    if not results:
+        raise ValueError("results must name at least one result, found none.")
+    references = _references(baseline, list(results))
+    first = next(iter(results))
+    for name, result in results.items():
+        facts, expected = _pairing(result), _pairing(results[first])
+        differs = [key for key in expected if facts[key] != expected[key]]
+        if differs:
+            raise ValueError(
+                f"results must be paired, but {name!r} and {first!r} differ in {', '.join(differs)}. "
+                "Run both probes on the same samples with the same seed, folds and n_boot."
+            )
     rows = [
         _row(name, metric, result, results[reference], reference)
         for reference in references
@@ -87,6 +133,27 @@ def compare(
         for metric in result.metrics
     ]
     return pd.DataFrame(rows)
+
+
+def _references(baseline: str | Sequence[str] | None, names: list[str]) -> list[str]:
+    baseline = names[0] if baseline is None else baseline
+    references = [baseline] if isinstance(baseline, str) else list(baseline)
+    for reference in references:
+        if reference not in names:
+            raise ValueError(f"baseline must be one of {names}, found {reference!r}.")
+    return references
+
+
+def _pairing(result: ProbeResult) -> dict[str, Any]:
+    """Return what two results must share for their resamples to be the same patients."""
+    table = result.predictions
+    truth = [name for name in ("group", "y", "time", "event") if name in table]
+    return {
+        "metrics": list(result.metrics),
+        "samples": [table[name].tolist() for name in truth],
+        "folds": table[["repeat", "fold"]].to_numpy().tolist(),
+        **{name: result.parameters[name] for name in ("seed", "n_boot", "confidence")},
+    }
 
 
 def _row(name: str, metric: str, result: ProbeResult, base: ProbeResult, reference: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class ProbeResult:
         scores = ", ".join(
             f"{k} {v:.3f} [{low:.3f}, {high:.3f}]" for k, (v, low, high) in self.metrics.items()
         )
-        return f"ProbeResult({self._facts()}: {scores})"
+        return f"{type(self).__name__}({self._facts()}: {scores})"
 
     def _repr_html_(self) -> str:
         percent = f"{100 * self.parameters.get('confidence', 0.95):g} % interval"

@@ -9,7 +9,9 @@ from .clusters import plot_clusters
 from .comparison import plot_comparison
 from .embedding import plot_embedding
 from .graph import plot, plot_graph
+from .saliency import plot_saliency
 from .slide import plot_slide
+from .survival import plot_survival
 from .training import plot_training
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "plot_comparison",
     "plot_embedding",
     "plot_graph",
+    "plot_saliency",
     "plot_slide",
+    "plot_survival",
     "plot_training",
 ]
