@@ -7,13 +7,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted((ROOT / "benchmarks").rglob("*.py"))
+# the other modules are shared by the scripts
+SCRIPTS = sorted(
+    path
+    for path in (ROOT / "benchmarks").rglob("*.py")
+    if '\nif __name__ == "__main__":\n' in path.read_text()
+)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_help_says_how_to_run_it(path):
     done = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, check=True)
     assert f"python {path.relative_to(ROOT)}" in done.stdout
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_readme_lists_it(path):
+    assert f"`{path.relative_to(ROOT / 'benchmarks')}`" in (ROOT / "benchmarks" / "README.md").read_text()
 
 
 def test_without_data_it_skips_with_a_message():

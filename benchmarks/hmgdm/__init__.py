@@ -1,0 +1,1 @@
+"""The experiments of the H-MGDM paper, one script a data set."""
