@@ -45,7 +45,7 @@ from .hmgdm_released import build_released
 _FIRST_LOGVAR = -6.0
 
 POOLINGS = ("mean", "max", "mean_std")
-REPRESENTATIONS = ("latent", "layers")
+REPRESENTATIONS = ("latent", "layers", "decoder")
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,19 @@ class _Decoder(nn.Module):
         rows: tuple[Tensor, Tensor | None],
         time: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """Decode.
+        """Predict the hidden attributes, of nodes and of edges; arguments as in `rows`."""
+        x, e = self.rows(split, encoded, latents, rows, time)
+        return self.node_head(x), None if e is None else self.edge_head(e)
+
+    def rows(
+        self,
+        split: _Split,
+        encoded: _Encoded,
+        latents: tuple[Tensor, Tensor | None],
+        rows: tuple[Tensor, Tensor | None],
+        time: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Decode up to the heads: features of the hidden nodes and of the hidden edges.
 
         `latents` are the samples of the visible nodes and condition edges, `rows` the embedded hidden nodes
         (noisy) and the embedded edges beyond the condition (hidden ones noisy, known ones clean), `time`
@@ -270,7 +282,7 @@ class _Decoder(nn.Module):
                 skip = encoded.edge_layers[layer] + edge_tau[: split.condition] if self.skips else None
                 e = block.edge.read(e + edge_tau, skip, split.condition, split.known, edge_reads)
                 e = block.mix_edges(e, dual)
-        return self.node_head(x[visible:]), None if e is None else self.edge_head(e[split.known :])
+        return x[visible:], None if e is None else e[split.known :]
 
 
 class HMGDM(Method):
@@ -322,10 +334,15 @@ class HMGDM(Method):
         when the skips can carry everything, so the default is far smaller, 1e-3.
     pooling : {"mean", "max", "mean_std"}
         How node vectors make the graph vector; the last has twice the width.
-    representation : {"latent", "layers"}
-        What `encode` gives: the posterior mean, as in the paper, or the input embedding and all encoder layers side
-        by side, ``(layers + 1) * hidden_dim`` wide. The loss is the same; the latent passes a narrow bottleneck
-        that only keeps what helps to restore neighbours, the layers keep more of the node itself.
+    representation : {"latent", "layers", "decoder"}
+        What `encode` gives; the loss is the same. "latent": the posterior mean, as in the paper; it passes a narrow
+        bottleneck that only keeps what helps to restore neighbours. "layers": the input embedding and all encoder
+        layers side by side, ``(layers + 1) * hidden_dim`` wide, which keep more of the node itself. "decoder": what
+        the diffusion decoder makes of each node, ``hidden_dim`` wide, when it is shown the node without noise but as
+        if at level `read_time`, and the whole graph as condition. Its attention spans a whole graph, so give it windows.
+    read_time : int, optional
+        Noise level that the representation "decoder" assumes, ``0 .. timesteps - 1``; by default `fixed_time`, or
+        half of `timesteps`.
     clip : float, optional
         Standardised features are clipped at this many standard deviations, 5 by default.
     official_compat : bool
@@ -386,7 +403,8 @@ class HMGDM(Method):
         node_weight: float = 0.5,
         edge_weight: float = 0.5,
         pooling: Literal["mean", "max", "mean_std"] = "mean",
-        representation: Literal["latent", "layers"] = "latent",
+        representation: Literal["latent", "layers", "decoder"] = "latent",
+        read_time: int | None = None,
         clip: float | None = None,
         official_compat: bool = False,
         embed_dim: int | None = None,
@@ -407,6 +425,8 @@ class HMGDM(Method):
         )
         self.target, self.fixed_time, self.pooling = target, fixed_time, pooling
         self.representation = representation
+        assumed = timesteps // 2 if fixed_time is None else fixed_time
+        self.read_time = assumed if read_time is None else read_time
         self.weights = {
             "kl": 1e-3 if kl_weight is None else kl_weight,
             "node": node_weight,
@@ -512,12 +532,15 @@ class HMGDM(Method):
         -------
         Embedding
             ``node`` (N, D), ``graph`` (G, D, or twice that for ``mean_std``), ``edge`` (E, D) or None, with D =
-            ``latent_dim``, or ``(layers + 1) * hidden_dim`` for the representation "layers". The same for every
-            call.
+            ``latent_dim``, ``(layers + 1) * hidden_dim`` for the representation "layers", or ``hidden_dim`` for
+            "decoder", which has no edge vectors. The same for every call.
         """
         if self.released is not None:
             return self.released.encode(batch)
         graphs = self._read(batch)
+        if self.representation == "decoder":
+            node = self._decode_whole(graphs)
+            return Embedding(node, self._pool(node, graphs))
         e = None if graphs.edge_attr is None else self.edge_embed(graphs.edge_attr)
         x = self.node_embed(graphs.x)
         encoded = self.encoder(x, e, graphs.edge_index)
@@ -625,6 +648,32 @@ class HMGDM(Method):
         edge_rows = None if edge_rows is None else self.edge_embed(edge_rows)
         return self.decoder(split, encoded, latents, (self.node_embed(noisy), edge_rows), time)
 
+    def _decode_whole(self, graphs: _Graphs) -> Tensor:
+        """Give the decoder's features of every node: each is in the condition, and once more as a hidden copy.
+
+        A copy has edges only from its neighbours in the condition; copies meet in the joint attention, as hidden
+        nodes do in training. No mask is drawn, so the result depends on nothing but the graph.
+        """
+        count, edges = graphs.x.shape[0], graphs.edge_index.shape[1]
+        into_copies = graphs.edge_index + graphs.edge_index.new_tensor([[0], [count]])
+        e = graphs.edge_attr
+        split = _Split(
+            x=torch.cat([graphs.x, graphs.x]),
+            edge_index=torch.cat([graphs.edge_index, into_copies], dim=1),
+            edge_attr=None if e is None else torch.cat([e, e]),
+            node_batch=graphs.batch.repeat(2),
+            edge_batch=graphs.batch[graphs.edge_index[0]].repeat(2),
+            visible=count,
+            condition=edges,
+            known=2 * edges,
+        )
+        encoded = self._condition(split)
+        time = torch.full((graphs.num_graphs,), self.read_time, dtype=torch.long, device=graphs.x.device)
+        faded = self.diffusion.noisy(graphs.x, torch.zeros_like(graphs.x), time[graphs.batch])
+        rows = self.node_embed(faded), None if e is None else self.edge_embed(e)
+        x, _ = self.decoder.rows(split, encoded, (encoded.node_mean, encoded.edge_mean), rows, time)
+        return self.decoder.node_head[0](x)
+
     def _kl(self, encoded: _Encoded) -> Tensor:
         kl = _gaussian_kl(encoded.node_mean, encoded.node_logvar)
         if encoded.edge_mean is None or encoded.edge_logvar is None:
@@ -669,6 +718,11 @@ def _check_arguments(config: dict[str, Any]) -> None:
         (
             "fixed_time",
             config["fixed_time"] is None or 0 <= config["fixed_time"] < config["timesteps"],
+            f"in 0 .. timesteps - 1 = {config['timesteps'] - 1}, or None",
+        ),
+        (
+            "read_time",
+            config["read_time"] is None or 0 <= config["read_time"] < config["timesteps"],
             f"in 0 .. timesteps - 1 = {config['timesteps'] - 1}, or None",
         ),
         (

@@ -412,6 +412,7 @@ def build_released(config: dict[str, Any]) -> ReleasedHMGDM:
         "skips": (True,),
         "pooling": RELEASED_POOLINGS,
         "representation": ("latent",),
+        "read_time": (None,),
         "clip": (None,),
     }
     for name, values in possible.items():

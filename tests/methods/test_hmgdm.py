@@ -84,7 +84,7 @@ def test_masks_are_fresh_and_seeded():  # check 3
     assert 0 < (touched & first[1]).sum() < first[1].sum()
 
 
-@pytest.mark.parametrize("representation", ["latent", "layers"])
+@pytest.mark.parametrize("representation", ["latent", "layers", "decoder"])
 def test_encoder_follows_permutations(representation):  # check 11
     method, data = small(representation=representation).eval(), graph(15, 30)
     nodes, edges = torch.randperm(15), torch.randperm(60)
@@ -95,7 +95,8 @@ def test_encoder_follows_permutations(representation):  # check 11
     )
     a, b = method.encode(data), method.encode(moved)
     torch.testing.assert_close(b.node, a.node[nodes], atol=1e-5, rtol=0)
-    torch.testing.assert_close(b.edge, a.edge[edges], atol=1e-5, rtol=0)
+    if representation != "decoder":
+        torch.testing.assert_close(b.edge, a.edge[edges], atol=1e-5, rtol=0)
     torch.testing.assert_close(b.graph, a.graph, atol=1e-5, rtol=0)
 
 
@@ -200,6 +201,39 @@ def test_layers_are_the_embedding_and_every_layer_side_by_side():
     assert torch.equal(vectors.node[:, :width], method.node_embed(scaled))
     last = vectors.node[:, -width:]
     torch.testing.assert_close(method.encoder.node_mean(last), latent.encode(batch).node)
+
+
+@pytest.mark.parametrize("settings", [{}, {"edge_latents": False}, {"skips": False}])
+def test_decoder_representation_is_one_of_hidden_nodes(settings):
+    method, data = small(representation="decoder", **settings).eval(), graph(12, 20)
+    vectors = method.encode(data)
+    assert vectors.node.shape == (12, method.node_embed[0].out_features) and vectors.edge is None
+    torch.testing.assert_close(vectors.graph, vectors.node.mean(0, keepdim=True))
+    assert torch.equal(method.encode(data).node, vectors.node)
+    # through the rest of the head it is a prediction of clean attributes: the same rows, the same head
+    graphs = method._read(data)
+    predicted = method.decoder.node_head[1:](vectors.node)
+    assert predicted.shape == graphs.x.shape
+    # each node is read by itself and by its neighbours, and by the level that is assumed
+    other = small(representation="decoder", read_time=900, **settings).eval()
+    other.load_state_dict(method.state_dict())
+    assert (other.encode(data).node - vectors.node).abs().max() > 1e-4
+    data.x[0] += 3
+    moved = (method.encode(data).node - vectors.node).abs().amax(1)
+    assert moved[0] > 1e-3 and (moved[1:] > 0).any()
+
+
+def test_decoder_representation_stays_inside_each_graph():
+    method = small(representation="decoder").eval()
+    first, second = graph(9, 14), graph(5, 6)
+    together = method.encode(Batch.from_data_list([first, second])).node
+    torch.testing.assert_close(together[:9], method.encode(first).node, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together[9:], method.encode(second).node, atol=1e-5, rtol=0)
+
+
+def test_assumed_level_follows_the_fixed_one():
+    assert small().read_time == 500 and small(fixed_time=30).read_time == 30
+    assert small(fixed_time=30, read_time=7).read_time == 7
 
 
 def test_positions_are_not_read():  # check 18
@@ -345,6 +379,7 @@ def test_learns_to_predict_hidden_nodes():
         ({"target": "v"}, "target"),
         ({"schedule": "cubic"}, "schedule"),
         ({"fixed_time": 1000}, "fixed_time"),
+        ({"read_time": -1}, "read_time"),
         ({"pooling": "sum"}, "pooling"),
         ({"edge_dim": 0, "edge_latents": True}, "edge_latents"),
         ({"kl_weight": -1.0}, "kl_weight"),
