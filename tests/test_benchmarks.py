@@ -27,6 +27,6 @@ def test_readme_lists_it(path):
 
 
 def test_without_data_it_skips_with_a_message():
-    script = ROOT / "benchmarks" / "hmgdm_patches.py"
+    script = ROOT / "benchmarks" / "hmgdm" / "pcam.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("skipped") and "--data" in done.stdout

@@ -1,15 +1,21 @@
 """Features of entities: shape, colour, stain and texture, crops around centres, and patch encoders."""
 
+from typing import TYPE_CHECKING, Any
+
 from .crops import crops, iter_crops
 from .encoder import PatchEncoder, embed_entities
 from .entity import entity_features
 from .regions import GROUPS, feature_names, region_features
 from .table import FeatureTable
 
+if TYPE_CHECKING:
+    from .codes import TextureCodes
+
 __all__ = [
     "GROUPS",
     "FeatureTable",
     "PatchEncoder",
+    "TextureCodes",
     "crops",
     "embed_entities",
     "entity_features",
@@ -17,3 +23,12 @@ __all__ = [
     "iter_crops",
     "region_features",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first asked for."""
+    if name == "TextureCodes":
+        from .codes import TextureCodes
+
+        return TextureCodes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

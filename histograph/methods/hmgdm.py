@@ -339,7 +339,7 @@ class HMGDM(Method):
         bottleneck that only keeps what helps to restore neighbours. "layers": the input embedding and all encoder
         layers side by side, ``(layers + 1) * hidden_dim`` wide, which keep more of the node itself. "decoder": what
         the diffusion decoder makes of each node, ``hidden_dim`` wide, when it is shown the node without noise but as
-        if at level `read_time`, and the whole graph as condition. Its attention spans a whole graph, so give it windows.
+        if at level `read_time`, and the whole graph as condition. Its attention spans a graph: give it windows.
     read_time : int, optional
         Noise level that the representation "decoder" assumes, ``0 .. timesteps - 1``; by default `fixed_time`, or
         half of `timesteps`.

@@ -1,6 +1,7 @@
 """Latents of the image crops of nodes and edges: what stage 1 of H-MGDM adds to a graph."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,8 @@ def add_latents(
     pos = np.concatenate([centres.node, centres.edge])
     order = morton_order(pos)
     batches = iter_crops(slide, pos[order], size_um, size_px, batch_size, workers)
-    home = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    tensors = chain(module.parameters(), module.buffers())
+    home = next((tensor.device for tensor in tensors), torch.device("cpu"))
     target = home if device is None else torch.device(device)
     modes = [(part, part.training) for part in module.modules()]
     latents: Tensor | None = None
