@@ -54,7 +54,7 @@ def trained(
         if name == "H-MGDM":
             method.before_epoch(0, windows)  # the same standardisation: only the training differs
             found["H-MGDM, untrained"] = read(method.eval())
-        hg.pretrain(method, windows, epochs=epochs, batch_size=16, seed=seed, progress=False)
+        hg.pretrain(method, windows, epochs=epochs, batch_size=8, seed=seed, progress=False)
         found[name] = read(method)
     return found
 
@@ -155,7 +155,7 @@ def auc(entry: tuple[Matrix, Matrix], weights: Matrix) -> float:
 def print_table(
     scores: Scores, shares: Sequence[str], methods: Sequence[str], metric: str, compared: Sequence[str]
 ) -> None:
-    """Print mean ± standard deviation over seeds, then the paired differences."""
+    """Print mean ± standard deviation over seeds, then the paired differences, if any are asked for."""
     print(f"| {metric} | " + " | ".join(shares) + " |")
     print("|---" * (len(shares) + 1) + "|")
     for method in methods:
@@ -167,6 +167,8 @@ def print_table(
             mean, spread = scores.mean(share, method)
             cells.append(f"{mean:.3f}" + ("" if np.isnan(spread) else f" ± {spread:.3f}"))
         print(f"| {method} | " + " | ".join(cells) + " |")
+    if not compared:
+        return
     print("\nPaired differences [95 % interval]; * where the interval leaves out 0:\n")
     print("| difference | " + " | ".join(shares) + " |")
     print("|---" * (len(shares) + 1) + "|")
