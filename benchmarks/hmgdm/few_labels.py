@@ -29,25 +29,33 @@ _ENOUGH = 2000
 Matrix = np.ndarray
 
 
-def makers(node_dim: int, edge_dim: int) -> dict[str, Callable[[], hg.methods.Method]]:
-    """Give what is pre-trained: H-MGDM, its ablations, and GraphMAE of the same width."""
+def makers(
+    node_dim: int, edge_dim: int, edge_latents: bool = True
+) -> dict[str, Callable[[], hg.methods.Method]]:
+    """Give what is pre-trained: H-MGDM, with or without edge latents, its ablations, and GraphMAE of the same width."""
 
     def hmgdm(**ablation: Any) -> hg.methods.Method:
-        return hg.methods.HMGDM(node_dim, edge_dim, **{**SETTINGS, **ablation})
+        return hg.methods.HMGDM(node_dim, edge_dim, **{**SETTINGS, "edge_latents": edge_latents, **ablation})
 
     found: dict[str, Callable[[], hg.methods.Method]] = {
-        name: lambda ablation=ablation: hmgdm(**ablation) for name, ablation in ABLATIONS.items()
+        name: lambda ablation=ablation: hmgdm(**ablation)
+        for name, ablation in ABLATIONS.items()
+        if edge_latents or "edge_latents" not in ablation
     }
     found["GraphMAE"] = lambda: GraphMAE(node_dim, SETTINGS["hidden_dim"], layers=3)
     return found
 
 
 def trained(
-    windows: Sequence[Any], read: Callable[[hg.methods.Method], Matrix], epochs: int, seed: int
+    windows: Sequence[Any],
+    read: Callable[[hg.methods.Method], Matrix],
+    epochs: int,
+    seed: int,
+    edge_latents: bool = True,
 ) -> dict[str, Matrix]:
     """Pre-train every method on the windows, without labels, and `read` its vectors; H-MGDM also untrained."""
     found = {}
-    todo = makers(windows[0].x.shape[1], windows[0].edge_attr.shape[1])
+    todo = makers(windows[0].x.shape[1], windows[0].edge_attr.shape[1], edge_latents)
     for name, make in tqdm(todo.items(), desc="methods", leave=False):
         torch.manual_seed(seed)
         method = make()
