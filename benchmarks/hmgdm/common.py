@@ -102,7 +102,7 @@ def untrained(data: hg.GraphDataset) -> dict[str, Callable[[], hg.methods.Method
         name: lambda ablation=ablation: hmgdm(**ablation) for name, ablation in ABLATIONS.items()
     }
     width = SETTINGS["hidden_dim"]
-    makers["GraphMAE"] = lambda: GraphMAE(data.node_dim, width, layers=3, representation="layers")
+    makers["GraphMAE"] = lambda: GraphMAE(data.node_dim, width, layers=3)
     return makers
 
 

@@ -201,6 +201,7 @@ def one_seed(graphs: Sequence[Data], seed: int, options: argparse.Namespace, sco
         options.epochs,
         seed,
         options.edge_latents,
+        options.ablations,
     )
     hand = torch.cat([graph.x for graph in graphs]).numpy()
     inputs = torch.cat([graph.x for graph in coded]).numpy()
@@ -288,6 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=True,
         help="H-MGDM with latents of edges; without, a run takes a fraction of the time, and that ablation is left out",
     )
+    parser.add_argument("--ablations", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--supervised-epochs", type=int, default=25, help="0 leaves this row out")
     parser.add_argument("--limit", type=int, help="use the first images only")
     options = parser.parse_args(argv)

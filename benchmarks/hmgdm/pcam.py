@@ -125,6 +125,7 @@ def one_seed(
         options.epochs,
         seed,
         options.edge_latents,
+        options.ablations,
     )
     vectors[HAND] = np.stack([graph.x.mean(0).numpy() for graph in graphs])
     vectors[INPUT] = np.stack([graph.x.mean(0).numpy() for graph in coded])
@@ -178,6 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=True,
         help="H-MGDM with latents of edges; without, a run takes a fraction of the time, and that ablation is left out",
     )
+    parser.add_argument("--ablations", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--supervised-epochs", type=int, default=25, help="0 leaves this row out")
     options = parser.parse_args(argv)
     if options.data is None or not ((options.data / "train.tar").exists() or (options.data / "0").is_dir()):
