@@ -211,7 +211,8 @@ def one_seed(graphs: Sequence[Data], seed: int, options: argparse.Namespace, sco
     vectors[BESIDE_UNTRAINED] = np.hstack([vectors["H-MGDM, untrained"], vectors[AROUND]])
     tested = np.flatnonzero(np.isin(image, test) & (y >= 0))
     unit = np.searchsorted(test, image[tested])
-    for share, (kind, part) in SHARES.items():
+    for share in options.shares:
+        kind, part = SHARES[share]
         for draw in range(1 if part == 1 else options.draws):
             rows = labelled(y, image, train, kind, part, np.random.default_rng([seed, draw]))
             if len(np.unique(y[rows])) < 2:
@@ -288,6 +289,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="H-MGDM with latents of edges; without, a run takes a fraction of the time, and that ablation is left out",
+    )
+    parser.add_argument(
+        "--shares", nargs="+", choices=SHARES, default=list(SHARES), help="which labels are given"
     )
     parser.add_argument("--ablations", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--supervised-epochs", type=int, default=25, help="0 leaves this row out")
