@@ -294,7 +294,7 @@ def test_the_untrained_encoder_reads_standardised_features(tmp_path, monkeypatch
 def test_ablations_differ_in_what_they_say(tmp_path):
     write_picture(tmp_path / "a.png", picture(96, 0))
     data, _ = graphs_of([Case(tmp_path / "a.png", "a", "a")], Recipe(mpp=0.5), tmp_path)
-    made = {name: make() for name, make in common.untrained(data).items()}
+    made = {name: make() for name, make in common.makers(data.node_dim, data.edge_dim).items()}
     assert made["H-MGDM"].edge_latents and not made["without edge latents"].edge_latents
     assert made["H-MGDM"].decoder.skips and not made["without skips"].decoder.skips
     assert made["H-MGDM"].fixed_time is None and made["one noise level"].fixed_time == 500

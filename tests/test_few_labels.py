@@ -33,11 +33,11 @@ def rng():
 
 def test_weighted_f1_of_drawn_units_is_that_of_their_rows(rng):
     y, found, unit = rng.integers(0, 4, 200), rng.integers(0, 4, 200), rng.integers(0, 6, 200)
-    counts = confusion_by_unit(y, found, unit, 4)
+    counts = confusion_by_unit(y, found, unit, 6, 4)
     assert counts.sum() == 200
     weights = np.array([2, 0, 1, 1, 0, 3])
     rows = np.concatenate([np.flatnonzero(unit == i) for i in np.repeat(np.arange(6), weights)])
-    assert weighted_f1(counts, weights.astype(float)) == pytest.approx(
+    assert weighted_f1(counts, weights[None])[0] == pytest.approx(
         f1_score(y[rows], found[rows], average="weighted")
     )
 
@@ -46,7 +46,7 @@ def test_auc_with_ties_and_weights(rng):
     y, score = rng.integers(0, 2, 90), rng.integers(0, 12, 90).astype(float)
     weights = rng.integers(0, 4, 90)
     rows = np.repeat(np.arange(90), weights)
-    assert auc((score, y), weights.astype(float)) == pytest.approx(roc_auc_score(y[rows], score[rows]))
+    assert auc((score, y), weights[None])[0] == pytest.approx(roc_auc_score(y[rows], score[rows]))
 
 
 def test_difference_knows_better_from_equal(rng):

@@ -92,18 +92,22 @@ def listed(folder: Path) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "nothing"
 
 
-def untrained(data: hg.GraphDataset) -> dict[str, Callable[[], hg.methods.Method]]:
-    """Give what is pre-trained: H-MGDM, its ablations, and GraphMAE of the same width and depth."""
+def makers(
+    node_dim: int, edge_dim: int, edge_latents: bool = True
+) -> dict[str, Callable[[], hg.methods.Method]]:
+    """Give what is pre-trained: H-MGDM, with or without edge latents, its ablations, and GraphMAE of the same width."""
 
     def hmgdm(**ablation: Any) -> hg.methods.Method:
-        return hg.methods.HMGDM(data.node_dim, data.edge_dim, **{**SETTINGS, **ablation})
+        latents = {} if edge_latents else {"edge_latents": False}
+        return hg.methods.HMGDM(node_dim, edge_dim, **{**SETTINGS, **latents, **ablation})
 
-    makers: dict[str, Callable[[], hg.methods.Method]] = {
-        name: lambda ablation=ablation: hmgdm(**ablation) for name, ablation in ABLATIONS.items()
+    found: dict[str, Callable[[], hg.methods.Method]] = {
+        name: lambda ablation=ablation: hmgdm(**ablation)
+        for name, ablation in ABLATIONS.items()
+        if edge_latents or "edge_latents" not in ablation
     }
-    width = SETTINGS["hidden_dim"]
-    makers["GraphMAE"] = lambda: GraphMAE(data.node_dim, width, layers=3)
-    return makers
+    found["GraphMAE"] = lambda: GraphMAE(node_dim, SETTINGS["hidden_dim"], layers=3)
+    return found
 
 
 def vectors(
@@ -111,7 +115,7 @@ def vectors(
 ) -> Iterator[tuple[str, np.ndarray | torch.Tensor]]:
     """Yield the (n, D) vectors of all items by each method, pre-trained on all items without labels."""
     code = zlib.crc32("\n".join(data.slide_ids).encode())  # a run on other pictures is another run
-    for name, make in untrained(data).items():
+    for name, make in makers(data.node_dim, data.edge_dim).items():
         torch.manual_seed(seed)
         method = make()
         if name == "H-MGDM":

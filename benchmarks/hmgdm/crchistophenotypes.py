@@ -31,7 +31,16 @@ from torch_geometric.data import Data
 from tqdm.auto import tqdm
 
 import histograph as hg
-from hmgdm.few_labels import Scores, confusion_by_unit, fitted, print_table, trained, weighted_f1
+from hmgdm.few_labels import (
+    Scores,
+    confusion_by_unit,
+    fitted,
+    options_of,
+    print_table,
+    texture_codes,
+    trained,
+    weighted_f1,
+)
 
 MPP = 0.55
 NODE_PX, DISC_PX, EDGE_PX = 40, 9.5, 24
@@ -147,13 +156,10 @@ def read_graphs(folder: Path, limit: int | None) -> list[Data]:
 
 def with_codes(graphs: Sequence[Data], train: Sequence[int], seed: int, codes: int) -> list[Data]:
     """Append texture codes, learned from the crops of the training images, to the features."""
-    encoder = hg.features.TextureCodes(codes=codes)
-    encoder.fit(torch.cat([graphs[i].crops for i in train]).numpy(), seed=seed)
+    more = texture_codes([graph.crops for graph in graphs], train, codes, seed)
     found = []
-    for graph in graphs:
-        with torch.inference_mode():
-            more = [encoder(part.permute(0, 3, 1, 2) / 255.0) for part in graph.crops.split(256)]
-        x = torch.cat([graph.x, torch.cat(more)], dim=1)
+    for graph, extra in zip(graphs, more, strict=True):
+        x = torch.cat([graph.x, extra], dim=1)
         names = [f"f{i}" for i in range(x.shape[1])]
         dropped = ("x", "crops", "label", "feature_names")
         kept = {key: value for key, value in graph.to_dict().items() if key not in dropped}
@@ -198,10 +204,8 @@ def one_seed(graphs: Sequence[Data], seed: int, options: argparse.Namespace, sco
     vectors = trained(
         windows,
         lambda m: np.asarray(hg.embed(m, coded, progress=False).node),
-        options.epochs,
         seed,
-        options.edge_latents,
-        options.ablations,
+        options,
     )
     hand = torch.cat([graph.x for graph in graphs]).numpy()
     inputs = torch.cat([graph.x for graph in coded]).numpy()
@@ -211,6 +215,11 @@ def one_seed(graphs: Sequence[Data], seed: int, options: argparse.Namespace, sco
     vectors[BESIDE_UNTRAINED] = np.hstack([vectors["H-MGDM, untrained"], vectors[AROUND]])
     tested = np.flatnonzero(np.isin(image, test) & (y >= 0))
     unit = np.searchsorted(test, image[tested])
+
+    def note(share: str, name: str, predicted: np.ndarray) -> None:
+        counts = confusion_by_unit(y[tested], predicted, unit, count, len(TYPES))
+        scores.add(share, name, seed, counts, count)
+
     for share in options.shares:
         kind, part = SHARES[share]
         for draw in range(1 if part == 1 else options.draws):
@@ -219,37 +228,11 @@ def one_seed(graphs: Sequence[Data], seed: int, options: argparse.Namespace, sco
                 continue  # one image of one type: nothing to learn, for no method
             for name, z in vectors.items():
                 scale, model = fitted(z[rows], y[rows], seed)
-                note(
-                    scores,
-                    share,
-                    name,
-                    seed,
-                    y[tested],
-                    model.predict(scale.transform(z[tested])),
-                    unit,
-                    count,
-                )
+                note(share, name, model.predict(scale.transform(z[tested])))
             if draw == 0 and options.supervised_epochs:
                 predicted = supervised(coded, y, image, rows, test, options.supervised_epochs, seed)
                 kept = y[np.isin(image, test)] >= 0
-                note(scores, share, SUPERVISED, seed, y[tested], predicted[kept], unit, count)
-
-
-def note(
-    scores: Scores,
-    share: str,
-    name: str,
-    seed: int,
-    y: np.ndarray,
-    found: np.ndarray,
-    unit: np.ndarray,
-    n: int,
-) -> None:
-    """Note the predictions of one draw as counts by test image."""
-    table = np.zeros((n, len(TYPES), len(TYPES)))
-    counts = confusion_by_unit(y, found, unit, len(TYPES))
-    table[: len(counts)] = counts
-    scores.add(share, name, seed, table, n)
+                note(share, SUPERVISED, predicted[kept])
 
 
 def supervised(
@@ -274,27 +257,10 @@ def supervised(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--draws", type=int, default=2, help="draws of the labelled cells for each seed")
-    parser.add_argument(
-        "--codes", type=int, default=100, help="texture codes for each of the three zones of a crop"
-    )
-    parser.add_argument(
-        "--edge-latents",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="H-MGDM with latents of edges; without, a run takes a fraction of the time, and that ablation is left out",
-    )
+    parser = options_of(__doc__, epochs=12)
     parser.add_argument(
         "--shares", nargs="+", choices=SHARES, default=list(SHARES), help="which labels are given"
     )
-    parser.add_argument("--ablations", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--supervised-epochs", type=int, default=25, help="0 leaves this row out")
     parser.add_argument("--limit", type=int, help="use the first images only")
     options = parser.parse_args(argv)
     if options.data is None:

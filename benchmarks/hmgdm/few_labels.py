@@ -6,13 +6,14 @@ draws seeds and, within each, test units (images of cells, or patches); seeds ha
 interval that barely leaves out 0 is weak evidence.
 """
 
-from collections.abc import Callable, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peers.graphmae import GraphMAE
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
@@ -20,8 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 import histograph as hg
+from histograph.evaluation.metrics import confusion_scores, weighted_auc
 
-from .common import ABLATIONS, SETTINGS
+from .common import makers
 
 PENALTIES = (0.003, 0.01, 0.03, 0.1, 0.3)
 #: Labelled rows that are enough to choose the penalty.
@@ -29,35 +31,16 @@ _ENOUGH = 2000
 Matrix = np.ndarray
 
 
-def makers(
-    node_dim: int, edge_dim: int, edge_latents: bool = True
-) -> dict[str, Callable[[], hg.methods.Method]]:
-    """Give what is pre-trained: H-MGDM, with or without edge latents, its ablations, and GraphMAE of the same width."""
-
-    def hmgdm(**ablation: Any) -> hg.methods.Method:
-        return hg.methods.HMGDM(node_dim, edge_dim, **{**SETTINGS, "edge_latents": edge_latents, **ablation})
-
-    found: dict[str, Callable[[], hg.methods.Method]] = {
-        name: lambda ablation=ablation: hmgdm(**ablation)
-        for name, ablation in ABLATIONS.items()
-        if edge_latents or "edge_latents" not in ablation
-    }
-    found["GraphMAE"] = lambda: GraphMAE(node_dim, SETTINGS["hidden_dim"], layers=3)
-    return found
-
-
 def trained(
     windows: Sequence[Any],
     read: Callable[[hg.methods.Method], Matrix],
-    epochs: int,
     seed: int,
-    edge_latents: bool = True,
-    ablations: bool = True,
+    options: argparse.Namespace,
 ) -> dict[str, Matrix]:
     """Pre-train every method on the windows, without labels, and `read` its vectors; H-MGDM also untrained."""
     found = {}
-    todo = makers(windows[0].x.shape[1], windows[0].edge_attr.shape[1], edge_latents)
-    if not ablations:
+    todo = makers(windows[0].x.shape[1], windows[0].edge_attr.shape[1], options.edge_latents)
+    if not options.ablations:
         todo = {name: todo[name] for name in ("H-MGDM", "GraphMAE")}
     for name, make in tqdm(todo.items(), desc="methods", leave=False):
         torch.manual_seed(seed)
@@ -65,7 +48,14 @@ def trained(
         if name == "H-MGDM":
             method.before_epoch(0, windows)  # the same standardisation: only the training differs
             found["H-MGDM, untrained"] = read(method.eval())
-        hg.pretrain(method, windows, epochs=epochs, batch_size=8, seed=seed, progress=False)
+        hg.pretrain(
+            method,
+            windows,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            seed=seed,
+            progress=False,
+        )
         found[name] = read(method)
     return found
 
@@ -93,10 +83,10 @@ def _loss(z: Matrix, y: Matrix, fold: tuple[Matrix, Matrix], c: float) -> float:
 class Scores:
     """Scores by share of the labels and method, in a form that test units can be drawn from again.
 
-    `score` maps what `add` was given (one entry per seed and draw) and weights of the test units to a number.
+    `score` maps what `add` was given (one entry per seed and draw) and (B, units) weights to (B,) scores.
     """
 
-    score: Callable[[Any, Matrix], float]
+    score: Callable[[Any, Matrix], Matrix]
     entries: dict[tuple[str, str], dict[int, list[Any]]] = field(default_factory=dict)
     units: dict[int, int] = field(default_factory=dict)
 
@@ -105,14 +95,14 @@ class Scores:
         self.entries.setdefault((share, method), {}).setdefault(seed, []).append(entry)
         self.units[seed] = units
 
-    def of(self, share: str, method: str, seed: int, weights: Matrix) -> float:
-        """Score a method with one seed: the mean over its draws."""
-        return float(np.mean([self.score(entry, weights) for entry in self.entries[share, method][seed]]))
+    def of(self, share: str, method: str, seed: int, weights: Matrix) -> Matrix:
+        """Score a method with one seed, the mean over its draws, for each of (B, units) weights: (B,)."""
+        return np.mean([self.score(entry, weights) for entry in self.entries[share, method][seed]], axis=0)
 
     def mean(self, share: str, method: str) -> tuple[float, float]:
         """Give mean and standard deviation over seeds."""
         seeds = sorted(self.entries[share, method])
-        values = [self.of(share, method, seed, np.ones(self.units[seed])) for seed in seeds]
+        values = [self.of(share, method, seed, np.ones((1, self.units[seed])))[0] for seed in seeds]
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
     def difference(
@@ -124,11 +114,8 @@ class Scores:
         table = np.empty((len(seeds), n_boot))
         for row, seed in enumerate(seeds):
             n = self.units[seed]
-            for b in range(n_boot):
-                weights = np.bincount(rng.integers(0, n, n), minlength=n).astype(float)
-                table[row, b] = self.of(share, method, seed, weights) - self.of(
-                    share, baseline, seed, weights
-                )
+            weights = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(n_boot)])
+            table[row] = self.of(share, method, seed, weights) - self.of(share, baseline, seed, weights)
         drawn = rng.integers(0, len(seeds), (n_boot, len(seeds)))
         values = table[drawn, np.arange(n_boot)[:, None]].mean(1)
         centre = self.mean(share, method)[0] - self.mean(share, baseline)[0]
@@ -136,31 +123,64 @@ class Scores:
         return centre, float(low), float(high)
 
 
-def weighted_f1(confusion: Matrix, weights: Matrix) -> float:
-    """Weighted F1 from (units, K, K) counts of true and predicted classes."""
-    total = np.tensordot(weights, confusion, 1)
-    true, predicted, hit = total.sum(1), total.sum(0), np.diag(total)
-    f1 = 2 * hit / np.maximum(true + predicted, 1e-12)
-    return float((f1 * true).sum() / true.sum())
+def weighted_f1(confusion: Matrix, weights: Matrix) -> Matrix:
+    """Weighted F1 from (units, K, K) counts of true and predicted classes, for (B, units) weights: (B,)."""
+    total = np.tensordot(weights.astype(float), confusion, 1)
+    return confusion_scores(total, ["f1_weighted"])["f1_weighted"]
 
 
-def confusion_by_unit(y: Matrix, predicted: Matrix, unit: Matrix, classes: int) -> Matrix:
+def confusion_by_unit(y: Matrix, predicted: Matrix, unit: Matrix, units: int, classes: int) -> Matrix:
     """Count true and predicted classes in each unit: (units, K, K)."""
-    count = np.zeros((unit.max() + 1, classes, classes))
+    count = np.zeros((units, classes, classes))
     np.add.at(count, (unit, y, predicted), 1)
     return count
 
 
-def auc(entry: tuple[Matrix, Matrix], weights: Matrix) -> float:
-    """Area under the ROC curve of (scores, binary labels), rows weighted; ties count half."""
+def auc(entry: tuple[Matrix, Matrix], weights: Matrix) -> Matrix:
+    """Area under the ROC curve of (scores, binary labels), for (B, rows) weights: (B,)."""
     score, y = entry
-    order = np.argsort(score, kind="stable")
-    new = np.concatenate([[True], np.diff(score[order]) > 0])
-    step = np.cumsum(new) - 1
-    positive = np.bincount(step, weights=(weights * y)[order])
-    negative = np.bincount(step, weights=(weights * (1 - y))[order])
-    below = np.cumsum(negative) - negative
-    return float((positive * (below + negative / 2)).sum() / (positive.sum() * negative.sum()))
+    return weighted_auc(y, np.column_stack([-score, score]), np.zeros(len(y), int), weights.astype(float))
+
+
+def texture_codes(
+    crops: Sequence[torch.Tensor], train: Matrix, codes: int, seed: int
+) -> Iterator[torch.Tensor]:
+    """Yield texture codes of each graph's (n, S, S, 3) crops, learned from the training graphs; 0 codes, 0 columns."""
+    encoder = hg.features.TextureCodes(codes=codes) if codes else None
+    if encoder is not None:
+        encoder.fit(torch.cat([crops[i] for i in train]).numpy(), seed=seed)
+    for part in tqdm(crops, desc="codes", leave=False):
+        if encoder is None:
+            yield torch.zeros((len(part), 0))
+            continue
+        with torch.inference_mode():
+            yield torch.cat([encoder(some.permute(0, 3, 1, 2) / 255.0) for some in part.split(256)])
+
+
+def options_of(doc: str | None, epochs: int) -> argparse.ArgumentParser:
+    """Make the parser with the options that both experiments take."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flag = argparse.BooleanOptionalAction
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--draws", type=int, default=2, help="draws of the labelled rows for each seed")
+    parser.add_argument(
+        "--codes",
+        type=int,
+        default=100,
+        help="texture codes for each of the three zones of a crop; 0 for none",
+    )
+    parser.add_argument(
+        "--edge-latents",
+        action=flag,
+        default=True,
+        help="H-MGDM with latents of edges; without, a run takes a fraction of the time, and that ablation is left out",
+    )
+    parser.add_argument("--ablations", action=flag, default=True)
+    parser.add_argument("--supervised-epochs", type=int, default=25, help="0 leaves this row out")
+    return parser
 
 
 def print_table(

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 import histograph as hg
 from histograph.quickstart import SUPERPIXELS
-from hmgdm.few_labels import Scores, auc, fitted, print_table, trained
+from hmgdm.few_labels import Scores, auc, fitted, options_of, print_table, texture_codes, trained
 
 MPP = 0.972
 NODE_PX = 24
@@ -99,17 +99,11 @@ def graph_of(image: np.ndarray) -> Data:
 
 def with_codes(graphs: Sequence[Data], train: np.ndarray, seed: int, codes: int) -> list[Data]:
     """Append texture codes, if any, learned from the crops of the training patches, to the features."""
-    if not codes:
-        return [Data(x=g.x, edge_index=g.edge_index, edge_attr=g.edge_attr) for g in graphs]
-    encoder = hg.features.TextureCodes(codes=codes)
-    encoder.fit(torch.cat([graphs[i].crops for i in train]).numpy(), seed=seed)
-    found = []
-    for graph in tqdm(graphs, desc="codes", leave=False):
-        with torch.inference_mode():
-            more = encoder(graph.crops.permute(0, 3, 1, 2) / 255.0)
-        x = torch.cat([graph.x, more], dim=1)
-        found.append(Data(x=x, edge_index=graph.edge_index, edge_attr=graph.edge_attr))
-    return found
+    more = texture_codes([graph.crops for graph in graphs], train, codes, seed)
+    return [
+        Data(x=torch.cat([graph.x, extra], dim=1), edge_index=graph.edge_index, edge_attr=graph.edge_attr)
+        for graph, extra in zip(graphs, more, strict=True)
+    ]
 
 
 def one_seed(
@@ -122,10 +116,8 @@ def one_seed(
     vectors = trained(
         [coded[i] for i in train],
         lambda m: np.asarray(hg.embed(m, coded, progress=False)),
-        options.epochs,
         seed,
-        options.edge_latents,
-        options.ablations,
+        options,
     )
     vectors[HAND] = np.stack([graph.x.mean(0).numpy() for graph in graphs])
     vectors[INPUT] = np.stack([graph.x.mean(0).numpy() for graph in coded])
@@ -158,29 +150,9 @@ def labelled(y: np.ndarray, train: np.ndarray, part: float, rng: np.random.Gener
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path)
+    parser = options_of(__doc__, epochs=5)
     parser.add_argument("--patches", type=int, default=1800)
     parser.add_argument("--sample", type=int, default=1, help="seed of the choice of patches")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--draws", type=int, default=2, help="draws of the labelled patches for each seed")
-    parser.add_argument(
-        "--codes",
-        type=int,
-        default=100,
-        help="texture codes for each of the three zones of a crop; 0 for none",
-    )
-    parser.add_argument(
-        "--edge-latents",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="H-MGDM with latents of edges; without, a run takes a fraction of the time, and that ablation is left out",
-    )
-    parser.add_argument("--ablations", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--supervised-epochs", type=int, default=25, help="0 leaves this row out")
     options = parser.parse_args(argv)
     if options.data is None or not ((options.data / "train.tar").exists() or (options.data / "0").is_dir()):
         print(
