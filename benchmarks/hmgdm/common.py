@@ -54,6 +54,7 @@ SETTINGS: dict[str, Any] = {
     "joint_depth": 1,
     "schedule": "cosine",
     "representation": "decoder",
+    "read_time": 750,
 }
 NOTE = (
     "The paper's columns are its own numbers, not reproduced here; its splits and its choice of pictures are not "
