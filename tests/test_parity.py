@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "data" / "golden" / "hmgdm"
 FILES = [*sorted((GOLDEN / "released").glob("*.npz")), GOLDEN / "analytic_ddpm.npz", GOLDEN / "cox_loss.npz"]
+PAMA_FILES = sorted((GOLDEN.parent / "pama").glob("*.npz"))
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def run(monkeypatch, capsys):
 
 def folder_with(tmp_path, *names, **changes):
     """Copy files, with arrays changed, added or left out (None)."""
-    for path in FILES:
+    for path in [*FILES, *PAMA_FILES]:
         if path.stem not in names:
             continue
         with np.load(path) as file:
@@ -77,6 +78,65 @@ def test_one_wrong_number_fails(run, tmp_path, kind, array):
 
     status, _ = run("hmgdm", "--golden", folder_with(tmp_path, kind, **{array: corrupted}))
     assert f"{kind}.npz: {array} is off by" in status
+
+
+def test_released_numbers_of_pama_are_found(run, tmp_path):
+    assert {path.stem for path in PAMA_FILES} == {"case_b_padded", "rotation"}
+    status, printed = run("pama", "--golden", folder_with(tmp_path, "case_b_padded", "rotation"))
+    assert status == 0, status
+    checked = [line.split(" | ")[1] for line in printed.out.splitlines() if ".npz |" in line]
+    for mode in ("eval", "train"):
+        assert sum(array.startswith(f"{mode}/grad/") for array in checked) == 69
+        assert {f"{mode}/loss", f"{mode}/dec1/kro_out", f"{mode}/enc0/paca/k"} <= set(checked)
+    assert {"rd", "polar", "token_mask", "slide1/kcent", "cls/logits", "kro_noself3"} <= set(checked)
+    inputs = [line for line in printed.out.splitlines() if line.startswith("- rotation.npz")]
+    assert inputs == ["- rotation.npz: feat, kidx, pos0, pos1, pos2, pos3, score"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "array"),
+    [
+        ("case_b_padded", "slide0/kidx"),
+        ("case_b_padded", "rd"),
+        ("case_b_padded", "kernel_mask"),
+        ("case_b_padded", "eval/loss"),
+        ("case_b_padded", "train/dec1/attn_x2k"),
+        ("case_b_padded", "train/grad/mask_token"),
+        ("case_b_padded", "cls/enc1/kro_out"),
+        ("rotation", "bins_clamp2"),
+        ("rotation", "kro_noself1"),
+    ],
+)
+def test_one_wrong_number_of_pama_fails(run, tmp_path, kind, array):
+    folder = folder_with(tmp_path, kind, **{array: lambda arrays: arrays[array] + 1})
+    status, _ = run("pama", "--golden", folder)
+    assert f"{kind}.npz: {array} is off by" in status
+
+
+def test_normalised_targets_of_pama_are_recognised(run, tmp_path):
+    """A file made with the other target is recognised by its losses, and one array of the wrong kind is found."""
+    import parity_pama
+    import torch
+
+    with np.load(next(path for path in PAMA_FILES if path.stem == "case_b_padded")) as file:
+        arrays = dict(file)
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+    weights = {name[3:]: value for name, value in tensors.items() if name.startswith("sd/")}
+    settings = {"mask_ratio": 0.75, "anchor_dropout": 0.25, "normalise_target": True}
+    network = parity_pama.load_released(weights, **settings).released
+    for mode in ("eval", "train"):
+        arrays |= parity_pama.numbers(
+            {
+                name: value.clone().double() if name.endswith("/loss") else value.clone()
+                for name, value in parity_pama.step(network, tensors, mode).items()
+            }
+        )
+    raw = arrays["eval/grad/mask_token"]
+    np.savez(tmp_path / "case_c.npz", **arrays)
+    assert run("pama", "--golden", tmp_path)[0] == 0
+    np.savez(tmp_path / "case_c.npz", **arrays | {"eval/grad/mask_token": 2 * raw})
+    status, _ = run("pama", "--golden", tmp_path)
+    assert "case_c.npz: eval/grad/mask_token is off by" in status
 
 
 def test_wrong_shapes_and_nan_fail(run, tmp_path):

@@ -161,6 +161,21 @@ class Method(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} must define encode(batch)")
 
+    def encode_graphs(self, batch: Any) -> Tensor:
+        """Embed graphs alone; a method that can save the work for their nodes overrides it.
+
+        Parameters
+        ----------
+        batch : torch_geometric.data.Batch, Data or Patches
+            Graphs, or image patches.
+
+        Returns
+        -------
+        Tensor
+            (G, D'), the same as ``encode(batch).graph``.
+        """
+        return self.encode(batch).graph
+
     def before_epoch(self, epoch: int, dataset: Graphs) -> None:
         """Prepare an epoch (fit statistics, refresh prototypes); does nothing unless a method says otherwise.
 

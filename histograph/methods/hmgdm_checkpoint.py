@@ -5,21 +5,20 @@ Only ``HMGDM(..., official_compat=True)`` can hold released weights. The default
 """
 
 import os
-import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from .hmgdm import HMGDM
+from .torch_files import read_torch_file, some
 
 # keys of a checkpoint file under which the weights may lie: pre-training, fine-tuning
 _HOLDERS = ("model", "Diffmodel")
+ADVICE = "where you trust it, save its weights alone with torch.save(checkpoint['model'], ...) and load that"
 # arguments that shapes do not tell: the name in the released configuration, and the default
 _SETTINGS: dict[str, tuple[str, str, Any]] = {
     "heads": ("model", "joint_num_heads", 4),
@@ -216,7 +215,7 @@ def load_released(
     >>> method.config["embed_dim"], torch.equal(to_released(method)["betas"], weights["betas"])
     (12, True)
     """
-    content = source if isinstance(source, Mapping) else _read(Path(source))
+    content = source if isinstance(source, Mapping) else read_torch_file(source, "source", ADVICE)
     weights = _weights(content)
     given = {
         "heads": heads,
@@ -230,27 +229,6 @@ def load_released(
     return method.eval()
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"source: no file at {path}")
-    try:
-        # the released configuration is of a class of dictionaries whose package is not needed to read it
-        with torch.serialization.safe_globals([(OrderedDict, "easydict.EasyDict")]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
-        raise ValueError(
-            f"source: {path} is not a file of torch.save with tensors, numbers, text, lists and dictionaries only "
-            f"({reason}); where you trust it, save its weights alone with "
-            "torch.save(checkpoint['model'], ...) and load that"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ValueError(
-            f"source: {path} must hold a state dict or a checkpoint, found {type(content).__name__}"
-        )
-    return content
-
-
 def _weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Find the state dict in a checkpoint and take the prefix of parallel training off its names."""
     holder = next((name for name in _HOLDERS if isinstance(content.get(name), Mapping)), None)
@@ -260,7 +238,7 @@ def _weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
     if foreign or not weights:
         raise ValueError(
             "source must be a state dict of the released H-MGDM, or a checkpoint with one under "
-            f"{' or '.join(map(repr, _HOLDERS))}; found the keys {_some(sorted(map(str, found)))}"
+            f"{' or '.join(map(repr, _HOLDERS))}; found the keys {some(sorted(map(str, found)))}"
         )
     return weights
 
@@ -277,7 +255,7 @@ def _sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
     missing = [key for key in first.values() if key not in weights or weights[key].dim() == 0]
     if missing:
         raise ValueError(
-            f"source lacks {_some(missing)}, which tell the sizes of a released H-MGDM; it has {_some(list(weights))}"
+            f"source lacks {some(missing)}, which tell the sizes of a released H-MGDM; it has {some(list(weights))}"
         )
     sizes = {name: weights[key].shape[0] for name, key in first.items()}
     for name, pattern in (
@@ -316,7 +294,7 @@ def _fill(method: HMGDM, weights: dict[str, Tensor]) -> None:
         raise ValueError(
             "source does not hold the weights of a released H-MGDM of "
             f"{method.config['layers']} layers and joint depth {method.config['joint_depth']}: "
-            f"missing {_some(missing)}; unexpected {_some(unexpected)}"
+            f"missing {some(missing)}; unexpected {some(unexpected)}"
         )
     wrong = [
         f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
@@ -327,7 +305,7 @@ def _fill(method: HMGDM, weights: dict[str, Tensor]) -> None:
         raise ValueError(
             f"source: shapes that do not fit node_dim {method.config['node_dim']}, edge_dim "
             f"{method.config['edge_dim']}, hidden_dim {method.config['hidden_dim']}, embed_dim "
-            f"{method.config['embed_dim']}: {_some(wrong)}"
+            f"{method.config['embed_dim']}: {some(wrong)}"
         )
     state = cast(torch.nn.Module, method.released).state_dict()
     for entry in _entries(method.config["layers"], method.config["joint_depth"]):
@@ -337,9 +315,3 @@ def _fill(method: HMGDM, weights: dict[str, Tensor]) -> None:
             entry.ours, value.split([state[name].shape[0] for name in entry.ours]), strict=True
         ):
             state[name].copy_(part)
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    """Write a list of names, cut where it gets long."""
-    shown = ", ".join(names[:most]) or "nothing"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

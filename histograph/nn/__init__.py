@@ -1,5 +1,6 @@
 """Layers shared by the methods: segments, graph and hypergraph convolution, attention inside graphs, diffusion."""
 
+from .anchor_attention import AnchorAttention, AnchorCodes, DenseEdges, SparseEdges, main_direction
 from .attention import AttentionLayout, CrossAttention, SelfAttention, graph_attention, received_attention
 from .diffusion import SCHEDULES, Diffusion, antithetic_times, beta_schedule
 from .gcn import GraphConv
@@ -12,13 +13,17 @@ from .time import TimeEmbedding, sinusoidal_embedding
 
 __all__ = [
     "SCHEDULES",
+    "AnchorAttention",
+    "AnchorCodes",
     "AttentionLayout",
     "CrossAttention",
+    "DenseEdges",
     "Diffusion",
     "DualHypergraph",
     "GraphConv",
     "HypergraphConv",
     "SelfAttention",
+    "SparseEdges",
     "SparseSum",
     "Standardise",
     "TimeEmbedding",
@@ -27,6 +32,7 @@ __all__ = [
     "burn_in_rounds",
     "edge_pairs",
     "graph_attention",
+    "main_direction",
     "random_subset",
     "received_attention",
     "reverse_process",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from histograph.methods import HMGDM, load_method, load_released, to_released
+from histograph.methods import HMGDM, hmgdm_checkpoint, load_method, load_released, to_released
 from histograph.methods.hmgdm_released_noise import first_of, paired_times, rotary_code
 from tests.methods.graphs import graph
 from tests.methods.test_hmgdm import outputs
@@ -389,7 +389,7 @@ def without(weights, name):
 )
 def test_broken_checkpoints_are_explained(released, edit, words):
     with pytest.raises(ValueError, match=words):
-        load_released(edit(released))
+        hmgdm_checkpoint.load_released(edit(released))
 
 
 class Harmful:

@@ -1,0 +1,107 @@
+"""Checkpoints of released code, of whichever method: recognised by their keys, and written for the method at hand."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from . import hmgdm_checkpoint, pama_checkpoint
+from .base import Method
+from .hmgdm import HMGDM
+from .pama import PAMA
+from .pama_released_classifier import ReleasedPAMAClassifier
+from .torch_files import read_torch_file, some
+
+# where checkpoints keep their weights, and a tensor that every checkpoint of a family has
+_HOLDERS = ("state_dict", "model", "Diffmodel")
+_HMGDM, _PAMA = "x_embedding.0.weight", "kernel_token"
+_ADVICE = "where you trust it, save its weights alone with torch.save(checkpoint[...], ...) and load that"
+
+
+def load_released(source: str | os.PathLike[str] | Mapping[str, Any], **settings: Any) -> Method:
+    """Build a method in its released form from a checkpoint of the released code.
+
+    Which method it is, and all sizes, come from the checkpoint. The default forms have other architectures and cannot
+    be made from released checkpoints.
+
+    Parameters
+    ----------
+    source : path-like or mapping
+        A file of ``torch.save`` (opened without running code from it), or its content: a bare state dict, or a
+        checkpoint that holds one. Names may begin with ``module.``.
+    **settings
+        What a checkpoint does not tell, as released by default. H-MGDM: ``heads``, ``theta``, ``node_mask_ratio``,
+        ``edge_mask_ratio``, ``target``, ``pooling``. PAMA: ``anchor_dropout``, ``patches_per_anchor``,
+        ``num_anchors``, ``dropout``, ``drop_path``, and in pre-training ``mask_ratio`` and ``normalise_target``.
+
+    Returns
+    -------
+    HMGDM, PAMA or ReleasedPAMAClassifier
+        With ``official_compat=True``, in evaluation mode, on the CPU; the last for a PAMA that was fine-tuned.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        If a setting is not known.
+    ValueError
+        If the file cannot be read safely, is of no known method, or keys are missing, unexpected or of the wrong
+        shape.
+
+    Examples
+    --------
+    >>> weights = to_released(HMGDM(6, 4, hidden_dim=8, embed_dim=12, official_compat=True))
+    >>> type(load_released({"model": weights, "epoch": 250})).__name__
+    'HMGDM'
+    >>> sizes = {"hidden_dim": 8, "heads": 2, "decoder_dim": 4}
+    >>> weights = to_released(PAMA(6, **sizes, standardise=False, official_compat=True))
+    >>> load_released({"state_dict": weights, "epoch": 100}).config["node_dim"]
+    6
+    """
+    content = source if isinstance(source, Mapping) else read_torch_file(source, "source", _ADVICE)
+    held = [content[name] for name in _HOLDERS if isinstance(content.get(name), Mapping)]
+    keys = {str(key).removeprefix("module.") for weights in [content, *held] for key in weights}
+    if _HMGDM in keys:
+        return hmgdm_checkpoint.load_released(content, **settings)
+    if _PAMA in keys:
+        return pama_checkpoint.load_released(content, **settings)
+    raise ValueError(
+        f"source must hold the weights of a released H-MGDM (with {_HMGDM}) or PAMA (with {_PAMA}), by themselves or "
+        f"under {', '.join(map(repr, _HOLDERS))}; found the keys {some(sorted(keys))}"
+    )
+
+
+def to_released(method: Method) -> dict[str, Tensor]:
+    """Give the weights under the names and in the shapes of the released code.
+
+    Parameters
+    ----------
+    method : HMGDM, PAMA or ReleasedPAMAClassifier
+        Made with ``official_compat=True``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Copies on the CPU, in the released order.
+
+    Raises
+    ------
+    ValueError
+        If the method is not in a released form.
+
+    Examples
+    --------
+    >>> method = HMGDM(6, 4, hidden_dim=8, embed_dim=12, official_compat=True)
+    >>> weights = to_released(method)
+    >>> len(weights), weights["context_encoder.convs.0.lin.weight"].shape
+    (242, torch.Size([8, 12]))
+    """
+    if isinstance(method, PAMA | ReleasedPAMAClassifier):
+        return pama_checkpoint.to_released(method)
+    if isinstance(method, HMGDM):
+        return hmgdm_checkpoint.to_released(method)
+    raise ValueError(
+        f"method must be an HMGDM or PAMA made with official_compat=True, found {type(method).__name__}"
+    )
