@@ -1,4 +1,4 @@
-"""The `histograph` command: build graphs, pre-train on them, embed, evaluate; quickstart and doctor."""
+"""The `histograph` command: build or convert graphs, pre-train on them, embed, evaluate; quickstart and doctor."""
 
 import csv
 import sys
@@ -50,11 +50,44 @@ def build(
         entities=tuple(name.strip() for name in entities.split(",") if name.strip()),
         workers=workers,
     )
-    for row in frame.to_dict("records"):
-        facts = row["error"] if row["status"] == "failed" else f"{row['nodes']} nodes, {row['edges']} edges"
-        print(f"{row['status']:8s} {row['slide_id']}: {facts}")
-    if (frame["status"] == "failed").any():
-        raise typer.Exit(1)
+    _report(frame)
+
+
+@app.command()
+def convert(
+    files: Annotated[list[Path], typer.Argument(help="HDF5 files of patch features, or folders of them.")],
+    out: Annotated[Path, _OUT],
+    mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel of all slides.")] = None,
+    mpp_table: Annotated[
+        Path | None, typer.Option(help="CSV with columns slide_id and mpp, where slides differ.")
+    ] = None,
+    patch_size_level0: Annotated[
+        float | None, typer.Option(help="Side of a patch in level-0 pixels, for files that do not say.")
+    ] = None,
+    coords_from: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the files with the coordinates' attributes, e.g. CLAM's patches/."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Convert again what is complete.")] = False,
+) -> None:
+    """Turn patch features of CLAM, TRIDENT or STAMP (HDF5) into graph files, with a manifest.
+
+    A second run skips the files that are complete. A broken file is reported and does not stop the rest; the
+    exit status is then 1.
+    """
+    from histograph.graphs import convert_many
+
+    if mpp is not None and mpp_table is not None:
+        raise ValueError("--mpp and --mpp-table: give one of them")
+    frame = convert_many(
+        _expand(files, frozenset({".h5", ".hdf5"}), "file of patch features"),
+        out,
+        mpp=mpp if mpp_table is None else _mpp_table(mpp_table),
+        patch_size_level0=patch_size_level0,
+        coords_from=coords_from,
+        overwrite=overwrite,
+    )
+    _report(frame)
 
 
 @app.command()
@@ -222,20 +255,51 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(1) from None
 
 
+def _report(frame) -> None:
+    """Print a line for each slide; exit with status 1 where one has failed."""
+    for row in frame.to_dict("records"):
+        facts = row["error"] if row["status"] == "failed" else f"{row['nodes']} nodes, {row['edges']} edges"
+        print(f"{row['status']:8s} {row['slide_id']}: {facts}")
+    if (frame["status"] == "failed").any():
+        raise typer.Exit(1)
+
+
+def _mpp_table(path: Path) -> dict[str, float]:
+    """Read µm per level-0 pixel by slide id."""
+    if not path.exists():
+        raise FileNotFoundError(f"no mpp table at {path}")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"slide_id", "mpp"} <= set(rows[0]):
+        raise ValueError(
+            f"the mpp table {path} needs the columns slide_id and mpp in its header, and a row a slide"
+        )
+    table: dict[str, float] = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            table[row["slide_id"]] = float(row["mpp"])
+        except (TypeError, ValueError):
+            raise ValueError(f"the mpp table {path}, line {number}: {row['mpp']!r} is not a number") from None
+    return table
+
+
 def _slide_files(paths: list[Path]) -> list[Path]:
     """Expand folders to the slides in them; everything else is passed on as it is."""
     from histograph.slides import SLIDE_SUFFIXES
 
+    return _expand(paths, SLIDE_SUFFIXES, "slide")
+
+
+def _expand(paths: list[Path], suffixes: frozenset[str], what: str) -> list[Path]:
+    """Expand folders to the files in them that have one of the suffixes."""
     files: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise FileNotFoundError(f"no slide at {path}: check the path")
+            raise FileNotFoundError(f"no {what} at {path}: check the path")
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES)
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
             if not found:
-                raise FileNotFoundError(
-                    f"the folder {path} holds no slide ({', '.join(sorted(SLIDE_SUFFIXES))})"
-                )
+                raise FileNotFoundError(f"the folder {path} holds no {what} ({', '.join(sorted(suffixes))})")
             files += found
         else:
             files.append(path)

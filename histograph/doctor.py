@@ -51,6 +51,7 @@ PARTS = (
     Part(
         "interop", "AnnData and SpatialData, to be filled from a graph", ("anndata", "spatialdata"), "interop"
     ),
+    Part("patch features", "HDF5 files of CLAM, TRIDENT and STAMP", ("h5py",), "interop"),
     Part("cluster", "build_many on a Dask cluster", ("distributed",), "cluster"),
     Part("encoders", "Hugging Face models as a PatchEncoder", ("transformers",), "encoders"),
     Part("tensorboard", "pretrain(..., tensorboard=True)", ("tensorboard",), "tensorboard"),

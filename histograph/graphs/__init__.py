@@ -12,6 +12,9 @@ from .knn import knn_edges
 from .layer import layer
 from .many import build_many
 from .morton import morton_order
+from .patch_h5 import read_clam, read_patch_features, read_trident
+from .patch_many import convert_many
+from .patch_write import write_patch_features
 from .radius import radius_edges
 from .schema import validate
 from .store import load, save
@@ -25,6 +28,7 @@ __all__ = [
     "build_graph",
     "build_many",
     "contact_edges",
+    "convert_many",
     "crop",
     "delaunay_edges",
     "example_graph",
@@ -34,9 +38,13 @@ __all__ = [
     "load",
     "morton_order",
     "radius_edges",
+    "read_clam",
+    "read_patch_features",
+    "read_trident",
     "save",
     "summary",
     "to_networkx",
     "triangulate",
     "validate",
+    "write_patch_features",
 ]

@@ -413,7 +413,8 @@ def _check_alike(slides: list[_Slide]) -> None:
             if ours != theirs:
                 raise ValueError(
                     f"{slide.name} and {first.name} differ in {field}: {_difference(ours, theirs)}; build "
-                    "them with the same options, or ask for one layer with node_type="
+                    "them with the same options (patch features: with one encoder), or ask for one layer with "
+                    "node_type="
                 )
 
 

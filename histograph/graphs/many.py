@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from histograph.graphs.dataset import MANIFEST
 from histograph.graphs.header import read_header
 from histograph.graphs.plan import make_plan
 from histograph.graphs.provenance import parameters, parameters_hash
+from histograph.graphs.schema import Graph
 from histograph.graphs.store import save
 
 # What a slide may raise: unreadable files, sizes beyond memory, arithmetic on strange content. A mistake in
@@ -96,7 +98,7 @@ def build_many(
     >>> table.loc[0, "status"]
     'failed'
     """
-    paths = _checked_paths(slides)
+    paths = checked_paths(slides)
     unknown = set(options) - {"entities", "edges", "features", "mask", "workers"}
     if unknown:
         raise ValueError(
@@ -105,39 +107,136 @@ def build_many(
     plan = make_plan(
         options.get("entities", ("cell", "tissue", "patch")), options.get("edges"), options.get("features")
     )
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, dict[str, Any]] = {}
-    jobs: list[tuple[Path, Path, Any, str]] = []
+    jobs = []
     for path in paths:
         own_mpp = mpp.get(path.stem) if isinstance(mpp, Mapping) else mpp
         code = parameters_hash(parameters(plan, options.get("mask", "auto"), own_mpp))
-        target = folder / f"{path.stem}.safetensors"
-        ready = None if overwrite else _complete(path, target, code)
+        jobs.append(Job(path, code, {"mpp": own_mpp, **options}))
+    return run_jobs(_build, jobs, out, executor, overwrite, skip_errors, progress)
+
+
+def _build(path: Path, options: dict[str, Any]) -> Graph:
+    """Build the graph of one slide."""
+    return build_graph(path, progress=False, **options)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One graph file to make.
+
+    Parameters
+    ----------
+    path : Path
+        What it is made from; the stem is the slide id.
+    code : str
+        Hash of the options, as in the provenance of the graph that is made with them.
+    options : dict
+        The options.
+
+    Examples
+    --------
+    >>> Job(Path("a.svs"), "0" * 16, {}).path.stem
+    'a'
+    """
+
+    path: Path
+    code: str
+    options: dict[str, Any]
+
+
+def run_jobs(
+    make: Callable[[Path, dict[str, Any]], Graph],
+    jobs: Sequence[Job],
+    out: str | os.PathLike[str],
+    executor: Executor | None = None,
+    overwrite: bool = False,
+    skip_errors: bool = True,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Make many graph files and their manifest: what `build_many` and `convert_many` share.
+
+    Parameters
+    ----------
+    make : callable
+        From a path and options to a graph; a function of a module, so that it can be sent to a process.
+    jobs : sequence of Job
+        One a file.
+    out, executor, overwrite, skip_errors, progress
+        As of `build_many`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `build_many`, in the order of the jobs.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made or written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     len(run_jobs(_build, [], folder, progress=False))
+    0
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, dict[str, Any]] = {}
+    waiting: list[tuple[Job, Path]] = []
+    for job in jobs:
+        target = folder / f"{job.path.stem}.safetensors"
+        ready = None if overwrite else _complete(job.path, target, job.code)
         if ready is None:
-            jobs.append((path, target, own_mpp, code))
+            waiting.append((job, target))
         else:
-            rows[path.stem] = ready
+            rows[job.path.stem] = ready
     try:
-        _run(jobs, executor, options, skip_errors, progress, rows)
+        _run(make, waiting, executor, skip_errors, progress, rows)
     finally:  # also after Ctrl-C: what is built is built, and the manifest says so
-        table = _table([rows[path.stem] for path in paths if path.stem in rows])
+        table = _table([rows[job.path.stem] for job in jobs if job.path.stem in rows])
         _write_manifest(table, folder)
     return table
 
 
-def _checked_paths(slides: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Check that there are slides and that their stems differ."""
+def checked_paths(slides: Sequence[str | os.PathLike[str]], name: str = "slides") -> list[Path]:
+    """Check that there are files and that their stems, the slide ids, differ.
+
+    Parameters
+    ----------
+    slides : sequence of str or os.PathLike
+        The files.
+    name : str
+        What messages call the argument.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    ValueError
+        There are none, or two have one stem.
+    TypeError
+        One path instead of a sequence.
+
+    Examples
+    --------
+    >>> [path.stem for path in checked_paths(["a.svs", "b.svs"])]
+    ['a', 'b']
+    """
     if isinstance(slides, (str, os.PathLike)):
-        raise TypeError(f"slides: expected a sequence of paths, found one path; write [{str(slides)!r}]")
+        raise TypeError(f"{name}: expected a sequence of paths, found one path; write [{str(slides)!r}]")
     paths = [Path(slide) for slide in slides]
     if not paths:
-        raise ValueError("slides: expected at least one path, found none")
+        raise ValueError(f"{name}: expected at least one path, found none")
     seen: dict[str, Path] = {}
     for path in paths:
         if path.stem in seen:
             raise ValueError(
-                f"slides: {seen[path.stem]} and {path} would both be written to {path.stem}.safetensors; "
+                f"{name}: {seen[path.stem]} and {path} would both be written to {path.stem}.safetensors; "
                 "rename one, or build them into two folders"
             )
         seen[path.stem] = path
@@ -187,24 +286,24 @@ def _row(
     }
 
 
-def _job(path: Path, target: Path, mpp: Any, code: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Build and write one slide; the whole of what a worker does."""
+def _job(make: Callable[[Path, dict[str, Any]], Graph], job: Job, target: Path) -> dict[str, Any]:
+    """Make and write one graph; the whole of what a worker does."""
     start = time.perf_counter()
-    graph = build_graph(path, mpp=mpp, progress=False, **options)
+    graph = make(job.path, job.options)
     save(graph, target)
     counts = {"nodes": graph.num_nodes, "edges": graph.num_edges}
-    return _row(path, target, "built", code, time.perf_counter() - start, mpp=graph.mpp, **counts)
+    return _row(job.path, target, "built", job.code, time.perf_counter() - start, mpp=graph.mpp, **counts)
 
 
-def _failure(error: BaseException, path: Path, target: Path, code: str) -> dict[str, Any]:
+def _failure(error: BaseException, job: Job, target: Path) -> dict[str, Any]:
     """Make the row of a slide that failed."""
-    return _row(path, target, "failed", code, 0.0, error=f"{type(error).__name__}: {error}")
+    return _row(job.path, target, "failed", job.code, 0.0, error=f"{type(error).__name__}: {error}")
 
 
 def _run(
-    jobs: list[tuple[Path, Path, Any, str]],
+    make: Callable[[Path, dict[str, Any]], Graph],
+    jobs: list[tuple[Job, Path]],
     executor: Executor | None,
-    options: dict[str, Any],
     skip_errors: bool,
     progress: bool,
     rows: dict[str, dict[str, Any]],
@@ -213,25 +312,23 @@ def _run(
     bar = tqdm(total=len(jobs), desc="slides", unit="slide", disable=not progress)
     with bar:
         if executor is None:
-            for path, target, mpp, code in jobs:
+            for job, target in jobs:
                 try:
-                    rows[path.stem] = _job(path, target, mpp, code, options)
+                    rows[job.path.stem] = _job(make, job, target)
                 except SLIDE_ERRORS as error:
-                    rows[path.stem] = _failure(error, path, target, code)
+                    rows[job.path.stem] = _failure(error, job, target)
                     if not skip_errors:
                         raise
                 bar.update()
             return
-        futures: dict[Future[dict[str, Any]], tuple[Path, Path, Any, str]] = {
-            executor.submit(_job, *job, options): job for job in jobs
+        futures: dict[Future[dict[str, Any]], tuple[Job, Path]] = {
+            executor.submit(_job, make, job, target): (job, target) for job, target in jobs
         }
         try:
             for future in as_completed(futures):
-                path, target, _, code = futures[future]
+                job, target = futures[future]
                 problem = future.exception()
-                rows[path.stem] = (
-                    future.result() if problem is None else _failure(problem, path, target, code)
-                )
+                rows[job.path.stem] = future.result() if problem is None else _failure(problem, job, target)
                 if problem is not None and not skip_errors:
                     raise problem
                 bar.update()
