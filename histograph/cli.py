@@ -90,46 +90,97 @@ def convert(
     _report(frame)
 
 
+#: Methods that can be pre-trained here: the entities and the side of windows that each usually takes.
+_METHODS = {"hmgdm": ("tissue", 256.0), "pama": ("patch", 0.0)}
+
+
+def _network(
+    name: str,
+    data: Any,
+    hidden_dim: int,
+    mask_ratio: float | None,
+    representation: str | None,
+    patches_per_anchor: float | None,
+) -> Any:
+    """Make the method of this name; an option of the other one is refused."""
+    from histograph.methods import HMGDM, PAMA
+
+    foreign = {
+        "hmgdm": ("patches_per_anchor", patches_per_anchor),
+        "pama": ("representation", representation),
+    }
+    option, value = foreign[name]
+    if value is not None:
+        raise typer.BadParameter(f"is not an option of {name}", param_hint="--" + option.replace("_", "-"))
+    if name == "hmgdm":
+        share = 0.6 if mask_ratio is None else mask_ratio
+        return HMGDM(
+            data.node_dim,
+            data.edge_dim,
+            hidden_dim=hidden_dim,
+            representation=representation or "latent",  # type: ignore[arg-type]  # the method checks it
+            node_mask_ratio=share,
+            edge_mask_ratio=share,
+        )
+    return PAMA(
+        data.node_dim,
+        hidden_dim=hidden_dim,
+        decoder_dim=max(hidden_dim // 2, 8),
+        patches_per_anchor=144.0 if patches_per_anchor is None else patches_per_anchor,
+        mask_ratio=0.75 if mask_ratio is None else mask_ratio,
+    )
+
+
 @app.command()
 def pretrain(
     graphs: Annotated[list[Path], typer.Argument(help="Graph files, or a folder of them.")],
     out: Annotated[Path, _OUT],
-    node_type: Annotated[str, _NODE_TYPE] = "tissue",
-    window_um: Annotated[float, _WINDOW] = 256.0,
+    method: Annotated[
+        str, typer.Option(help="hmgdm (graphs of cells or tissue) or pama (patches of whole slides).")
+    ] = "hmgdm",
+    node_type: Annotated[
+        str | None, typer.Option(help="Entities: hmgdm tissue, pama patch by default.")
+    ] = None,
+    window_um: Annotated[
+        float | None, typer.Option(help="Side of windows; 0 for whole slides. hmgdm 256, pama 0 by default.")
+    ] = None,
     min_nodes: Annotated[int, _MIN_NODES] = 4,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 50,
     batch_size: Annotated[int, _BATCH] = 32,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     hidden_dim: Annotated[int, typer.Option(help="Width of the network, and of the vectors.")] = 128,
     representation: Annotated[
-        str, typer.Option(help="What embed gives later: latent (the paper's) or layers (wider, keeps more).")
-    ] = "latent",
+        str | None,
+        typer.Option(help="hmgdm: what embed gives later, latent (the paper's, default), layers or decoder."),
+    ] = None,
+    patches_per_anchor: Annotated[
+        float | None, typer.Option(help="pama: patches for each anchor, 144 by default.")
+    ] = None,
     mask_ratio: Annotated[
-        float, typer.Option(help="Share of the nodes, and of the edges, that is hidden.")
-    ] = 0.6,
+        float | None,
+        typer.Option(help="Share that is hidden; hmgdm 0.6 (nodes and edges), pama 0.75 by default."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, masks and order.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = True,
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard logs.")] = False,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
-    """Pre-train an H-MGDM on graph files; leaves method.safetensors, checkpoints and a CSV log in --out."""
+    """Pre-train a method on graph files; leaves method.safetensors, checkpoints and a CSV log in --out."""
     import torch
 
-    from histograph.methods import HMGDM
     from histograph.training import pretrain as run
 
-    data = _dataset(graphs, node_type, window_um, min_nodes)
+    if method not in _METHODS:
+        raise typer.BadParameter(
+            f"must be one of {', '.join(_METHODS)}; found {method}", param_hint="--method"
+        )
+    usual_type, usual_window = _METHODS[method]
+    window = usual_window if window_um is None else window_um
+    data = _dataset(graphs, node_type or usual_type, window, min_nodes)
     torch.manual_seed(seed)
-    method = HMGDM(
-        data.node_dim,
-        data.edge_dim,
-        hidden_dim=hidden_dim,
-        representation=representation,  # type: ignore[arg-type]  # the method checks it
-        node_mask_ratio=mask_ratio,
-        edge_mask_ratio=mask_ratio,
-    )
+    network = _network(method, data, hidden_dim, mask_ratio, representation, patches_per_anchor)
     frame = run(
-        method,
+        network,
         data,
         epochs=epochs,
         out=out,
@@ -149,7 +200,9 @@ def embed(
     graphs: Annotated[list[Path], typer.Argument(help="Graph files, or a folder of them.")],
     out: Annotated[Path, _OUT],
     method: Annotated[Path, typer.Option(help="The file method.safetensors that pretrain left.")],
-    node_type: Annotated[str, _NODE_TYPE] = "tissue",
+    node_type: Annotated[
+        str | None, typer.Option(help="Entities; as the method usually takes by default.")
+    ] = None,
     window_um: Annotated[float, _WINDOW] = 0.0,
     min_nodes: Annotated[int, _MIN_NODES] = 1,
     batch_size: Annotated[int, _BATCH] = 32,
@@ -158,8 +211,10 @@ def embed(
     from histograph.methods import load_method
     from histograph.training import embed as run
 
-    data = _dataset(graphs, node_type, window_um, min_nodes)
-    vectors = run(load_method(method), data, batch_size=batch_size)
+    network = load_method(method)
+    usual_type, _ = _METHODS.get(type(network).__name__.lower(), ("tissue", 0.0))
+    data = _dataset(graphs, node_type or usual_type, window_um, min_nodes)
+    vectors = run(network, data, batch_size=batch_size)
     out.mkdir(parents=True, exist_ok=True)
     vectors.save(out / "embeddings.safetensors")
     _write_csv(out / "embeddings.csv", vectors.slide_ids, vectors.graph.numpy())

@@ -110,6 +110,38 @@ def test_pretrain_embed_evaluate(graphs, tmp_path, capsys):
     assert "auc" in capsys.readouterr().out
 
 
+def test_pama_takes_the_patches_of_whole_slides(tmp_path, capsys):
+    for i in range(3):
+        slide = hg.open_slide(stained(160, 160, seed=i), mpp=0.5, slide_id=f"p{i}")
+        entities = {"patch": {"size_um": 16.0}, "tissue": {"size_um": 8.0}}
+        hg.save(hg.build_graph(slide, entities, mask=None, progress=False), tmp_path / f"p{i}.safetensors")
+    words = "--method", "pama", "--epochs", 2, "--hidden-dim", 16, "--patches-per-anchor", 4
+    assert run("pretrain", tmp_path, "--out", tmp_path / "run", *words) == 0
+    method = hg.methods.load_method(tmp_path / "run" / "method.safetensors")
+    assert isinstance(method, hg.methods.PAMA) and method.config["patches_per_anchor"] == 4
+    words = "--method", tmp_path / "run" / "method.safetensors", "--out", tmp_path / "vectors"
+    assert run("embed", *tmp_path.glob("p*.safetensors"), *words) == 0
+    vectors = hg.training.Embeddings.load(tmp_path / "vectors" / "embeddings.safetensors")
+    assert vectors.graph.shape == (3, 16) and vectors.node.shape == (3 * 25, 16)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--method", "slpd"), "must be one of hmgdm, pama; found slpd"),
+        (
+            ("--method", "pama", "--node-type", "tissue", "--representation", "layers"),
+            "not an option of pama",
+        ),
+        (("--patches-per-anchor", 9), "not an option of hmgdm"),
+    ],
+)
+def test_pretrain_refuses_what_the_method_does_not_know(graphs, tmp_path, capsys, words, message):
+    assert run("pretrain", graphs, "--out", tmp_path / "run", *words) != 0
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_pretrain_resumes(graphs, tmp_path):
     words = "pretrain", graphs, "--window-um", 0, "--hidden-dim", 32
     assert run(*words, "--out", tmp_path / "whole", "--epochs", 3) == 0
@@ -211,8 +243,9 @@ def test_unknown_entity_names_the_valid_ones(picture, tmp_path, capsys):
 def test_broken_graph_file(verb, graphs, tmp_path, capsys):
     whole = (graphs / "s0.safetensors").read_bytes()
     (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    hg.methods.HMGDM(4, hidden_dim=16).save(tmp_path / "method.safetensors")
     words = [verb, tmp_path / "half.safetensors", "--out", tmp_path / "out"]
-    assert run(*words, *(["--method", graphs / "s0.safetensors"] if verb == "embed" else [])) == 1
+    assert run(*words, *(["--method", tmp_path / "method.safetensors"] if verb == "embed" else [])) == 1
     said = capsys.readouterr().err
     assert "half.safetensors" in said and "Traceback" not in said
 

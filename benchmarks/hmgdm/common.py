@@ -54,7 +54,6 @@ SETTINGS: dict[str, Any] = {
     "joint_depth": 1,
     "schedule": "cosine",
     "representation": "decoder",
-    "read_time": 750,
 }
 NOTE = (
     "The paper's columns are its own numbers, not reproduced here; its splits and its choice of pictures are not "
@@ -94,13 +93,14 @@ def listed(folder: Path) -> str:
 
 
 def makers(
-    node_dim: int, edge_dim: int, edge_latents: bool = True
+    node_dim: int, edge_dim: int, edge_latents: bool = True, read_time: int | None = None
 ) -> dict[str, Callable[[], hg.methods.Method]]:
     """Give what is pre-trained: H-MGDM, with or without edge latents, its ablations, and GraphMAE of the same width."""
 
     def hmgdm(**ablation: Any) -> hg.methods.Method:
         latents = {} if edge_latents else {"edge_latents": False}
-        return hg.methods.HMGDM(node_dim, edge_dim, **{**SETTINGS, **latents, **ablation})
+        settings = {**SETTINGS, "read_time": read_time, **latents, **ablation}
+        return hg.methods.HMGDM(node_dim, edge_dim, **settings)
 
     found: dict[str, Callable[[], hg.methods.Method]] = {
         name: lambda ablation=ablation: hmgdm(**ablation)

@@ -257,7 +257,7 @@ def supervised(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its tables."""
-    parser = options_of(__doc__, epochs=12)
+    parser = options_of(__doc__, epochs=12, read_time=500)
     parser.add_argument(
         "--shares", nargs="+", choices=SHARES, default=list(SHARES), help="which labels are given"
     )

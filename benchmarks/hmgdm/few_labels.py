@@ -39,7 +39,9 @@ def trained(
 ) -> dict[str, Matrix]:
     """Pre-train every method on the windows, without labels, and `read` its vectors; H-MGDM also untrained."""
     found = {}
-    todo = makers(windows[0].x.shape[1], windows[0].edge_attr.shape[1], options.edge_latents)
+    todo = makers(
+        windows[0].x.shape[1], windows[0].edge_attr.shape[1], options.edge_latents, options.read_time
+    )
     if not options.ablations:
         todo = {name: todo[name] for name in ("H-MGDM", "GraphMAE")}
     for name, make in tqdm(todo.items(), desc="methods", leave=False):
@@ -157,7 +159,7 @@ def texture_codes(
             yield torch.cat([encoder(some.permute(0, 3, 1, 2) / 255.0) for some in part.split(256)])
 
 
-def options_of(doc: str | None, epochs: int) -> argparse.ArgumentParser:
+def options_of(doc: str | None, epochs: int, read_time: int) -> argparse.ArgumentParser:
     """Make the parser with the options that both experiments take."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     flag = argparse.BooleanOptionalAction
@@ -165,6 +167,9 @@ def options_of(doc: str | None, epochs: int) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--read-time", type=int, default=read_time, help="noise level of 1,000 at which the decoder is read"
+    )
     parser.add_argument("--draws", type=int, default=2, help="draws of the labelled rows for each seed")
     parser.add_argument(
         "--codes",

@@ -150,7 +150,7 @@ def labelled(y: np.ndarray, train: np.ndarray, part: float, rng: np.random.Gener
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its tables."""
-    parser = options_of(__doc__, epochs=5)
+    parser = options_of(__doc__, epochs=5, read_time=750)
     parser.add_argument("--patches", type=int, default=1800)
     parser.add_argument("--sample", type=int, default=1, help="seed of the choice of patches")
     options = parser.parse_args(argv)

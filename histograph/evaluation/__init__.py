@@ -9,7 +9,8 @@ from .compare import compare, compare_results
 from .probes import knn_probe, linear_probe
 from .result import ProbeResult
 from .saliency import probe_score, saliency
-from .splits import Fold, grouped_split
+from .split_table import SplitTable, read_split, tcga_patient
+from .splits import Fold, check_split, grouped_split, patient_split
 from .survival import survival_probe
 from .survival_cox import cox_loss
 from .survival_metrics import LogRank, concordance_index, log_rank, median_split
@@ -21,8 +22,10 @@ __all__ = [
     "Fold",
     "LogRank",
     "ProbeResult",
+    "SplitTable",
     "SurvivalResult",
     "bootstrap_interval",
+    "check_split",
     "compare",
     "compare_results",
     "concordance_index",
@@ -32,9 +35,12 @@ __all__ = [
     "linear_probe",
     "log_rank",
     "median_split",
+    "patient_split",
     "probe_score",
+    "read_split",
     "read_survival_table",
     "saliency",
     "score_risks",
     "survival_probe",
+    "tcga_patient",
 ]

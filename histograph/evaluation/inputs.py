@@ -106,7 +106,7 @@ def as_labels(y: ArrayLike, n: int) -> Labels:
     return Labels(code.astype(np.int64), classes)
 
 
-def as_groups(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
+def as_groups(groups: ArrayLike | None, n: int, name: str = "groups") -> NDArray[np.int64]:
     """Encode groups (patients, slides) as integers 0 … G-1 in order of appearance.
 
     Parameters
@@ -115,6 +115,8 @@ def as_groups(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
         (n,) group of each sample, of any hashable type; None makes each sample its own group.
     n
         Expected number of samples.
+    name
+        What errors call the argument.
 
     Returns
     -------
@@ -133,7 +135,7 @@ def as_groups(groups: ArrayLike | None, n: int) -> NDArray[np.int64]:
     """
     if groups is None:
         return np.arange(n, dtype=np.int64)
-    code, _ = pd.factorize(_column(groups, n, "groups"))
+    code, _ = pd.factorize(_column(groups, n, name))
     return np.asarray(code, dtype=np.int64)
 
 

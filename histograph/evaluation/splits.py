@@ -1,4 +1,4 @@
-"""Folds in which no group is on both sides, and small training sets made of whole groups."""
+"""Folds and splits in which no group is on both sides, the check of a given one, and subsets of whole groups."""
 
 from typing import NamedTuple
 
@@ -117,6 +117,104 @@ def split_codes(
     if labels is not None and complete:
         _check_classes(result, labels)
     return result
+
+
+def check_split(train: ArrayLike, test: ArrayLike, patients: ArrayLike | None = None) -> None:
+    """Refuse a split in which a patient is on both sides: a score on it says how well patients are recognised.
+
+    Parameters
+    ----------
+    train, test
+        Patient of each sample of the two sides, of any hashable type; or, with `patients`, their row numbers.
+    patients
+        (n,) patient of each row.
+
+    Raises
+    ------
+    ValueError
+        If a side is empty, a patient is missing, or patients are shared: how many, and a few of them.
+
+    Examples
+    --------
+    >>> check_split(["a", "a", "b"], ["c"])
+    >>> check_split([0, 1], [2, 3], patients=["a", "b", "b", "c"])
+    Traceback (most recent call last):
+    ValueError: train and test share 1 patient (of 2 and 2), whose samples are 1 of 2 in test and 1 of 2 in train: 'b'.
+    Split by patient, as patient_split does.
+    """
+    sides = [np.asarray(side) for side in (train, test)]
+    if patients is not None:
+        sides = [np.asarray(patients)[side] for side in sides]
+    for name, side in zip(("train", "test"), sides):
+        if not len(side):
+            raise ValueError(f"{name} must hold at least one sample, found none.")
+    code = as_groups(
+        np.concatenate([side.astype(object) for side in sides]), sum(map(len, sides)), "patients"
+    )
+    left, right = code[: len(sides[0])], code[len(sides[0]) :]
+    shared, first = np.unique(right[np.isin(right, left)], return_index=True)
+    if not len(shared):
+        return
+    named = sides[1][np.isin(right, left)][np.sort(first)[:3]].tolist()
+    raise ValueError(
+        f"train and test share {len(shared)} patient{'s' * (len(shared) > 1)} (of {len(np.unique(left))} and "
+        f"{len(np.unique(right))}), whose samples are {np.isin(right, left).sum()} of {len(right)} in test and "
+        f"{np.isin(left, right).sum()} of {len(left)} in train: {', '.join(map(repr, named))}"
+        f"{', …' if len(shared) > len(named) else ''}. Split by patient, as patient_split does."
+    )
+
+
+def patient_split(y: ArrayLike, patients: ArrayLike, test_size: float = 0.2, seed: int = 0) -> Fold:
+    """Split samples once, by patient, with every class on both sides and its share of patients alike.
+
+    Patients are drawn within strata of their most frequent class. For folds, take `grouped_split`.
+
+    Parameters
+    ----------
+    y
+        (n,) class labels.
+    patients
+        (n,) patient of each sample, of any hashable type.
+    test_size
+        Share of the patients in the test part, in (0, 1); at least one of each stratum.
+    seed
+        Seed of the drawing.
+
+    Returns
+    -------
+    Fold
+        Row numbers of the two parts.
+
+    Raises
+    ------
+    ValueError
+        If `test_size` is out of range, a length differs, or a class has too few patients to be on both sides.
+
+    Examples
+    --------
+    >>> patients = ["a", "a", "b", "b", "c", "d"]
+    >>> train, test = patient_split([0, 0, 0, 0, 1, 1], patients, test_size=0.5)
+    >>> {patients[i] for i in train} & {patients[i] for i in test}
+    set()
+    """
+    if not 0 < test_size < 1:
+        raise ValueError(f"test_size must lie between 0 and 1, found {test_size}.")
+    labels = as_labels(y, len(np.asarray(y)))
+    groups = as_groups(patients, len(labels.code), "patients")
+    rng = np.random.default_rng(seed)
+    for _ in range(20):  # the few patients of a rare class may all be drawn, which another drawing mends
+        test = subsample_groups(labels.code, groups, test_size, rng)
+        train = np.setdiff1d(np.arange(len(groups)), test)
+        missing = np.setdiff1d(labels.code, labels.code[train])
+        if not len(missing):
+            break
+    else:
+        raise ValueError(
+            f"no split has class {labels.classes[missing].tolist()} on both sides: it is in too few patients. "
+            "Use more patients, a smaller test_size, or merge or drop the class."
+        )
+    check_split(train, test, groups)
+    return Fold(train, test)
 
 
 def subsample_groups(

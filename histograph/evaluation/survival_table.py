@@ -74,7 +74,7 @@ def read_survival_table(path: str | os.PathLike[str], extra: Sequence[str] = ())
     result = pd.DataFrame(
         {
             "case_id": table["case_id"].str.strip(),
-            "slide_id": table["slide_id"].str.strip().map(_stem),
+            "slide_id": table["slide_id"].str.strip().map(slide_stem),
             "time": table[time].astype(np.float64),
             "event": event,
             "unit": _TIMES[time],
@@ -157,7 +157,24 @@ def _check_slides(path: Path, table: pd.DataFrame) -> None:
         )
 
 
-def _stem(name: str) -> str:
+def slide_stem(name: str) -> str:
+    """Take the ending of a slide, feature or graph file off a name, so that it equals the slide's id.
+
+    Parameters
+    ----------
+    name
+        Name of a slide or of its file, without folders.
+
+    Returns
+    -------
+    str
+        The name; a dot that does not begin such an ending stays.
+
+    Examples
+    --------
+    >>> slide_stem("TCGA-05-4250-01Z-00-DX1.90f67fdf.svs"), slide_stem("TCGA-05-4250-01Z-00-DX1.90f67fdf")
+    ('TCGA-05-4250-01Z-00-DX1.90f67fdf', 'TCGA-05-4250-01Z-00-DX1.90f67fdf')
+    """
     for suffix in _SUFFIXES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]

@@ -26,7 +26,7 @@ class Graphs(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning casts the fields of a batch for mixed precision, in a copy
 class Patches:
     """A batch of image patches, for the methods that read pixels where others read graphs.
 

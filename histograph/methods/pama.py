@@ -305,7 +305,7 @@ class PAMA(Method):
         return Embedding(x[tokens.others], graph)
 
     def encode_graphs(self, batch: Any) -> Tensor:
-        """Embed slides alone; the last block then leaves out the patches.
+        """Embed slides alone, without the last rounds of the patches, which the vector of a slide does not hear of.
 
         Parameters
         ----------
@@ -440,16 +440,26 @@ class PAMA(Method):
     def _encode(
         self, slides: _Slides, visible: Tensor | None, slide_only: bool = False
     ) -> tuple[_Tokens, Tensor, Tensor]:
-        """Run the encoder over the slide nodes and the visible patches."""
+        """Run the encoder over the slide nodes and the visible patches; with `slide_only`, return no patches."""
         tokens = self._tokens(slides, visible)
         patches = self.embed(slides.x if visible is None else slides.x[visible])
         x = self._spread(tokens, self.slide_token, patches)
         anchors = self.anchor_token.expand(len(slides.anchor_batch), -1)
-        batches = tokens.batch, slides.anchor_batch
-        for block in self.blocks:
-            last = slide_only and block is self.blocks[-1]
-            x, anchors = block(x, anchors, tokens.edges, batches, tokens.first if last else None)
+        # in a block slide nodes hear what the anchors heard in the one before, so they need patches up to that one
+        whole = len(self.blocks) - (1 + (self.pooling == "slide") if slide_only else 0)
+        for number, block in enumerate(self.blocks):
+            first = tokens.first if number == whole else None
+            x, anchors = block(x, anchors, tokens.edges, (tokens.batch, slides.anchor_batch), first)
+            if number == whole:
+                tokens = self._slide_nodes(slides)
         return tokens, self.norm(x), self.norm(anchors)
+
+    def _slide_nodes(self, slides: _Slides) -> _Tokens:
+        """Lay out the slide nodes alone."""
+        rows = torch.arange(slides.num_slides, device=slides.x.device)
+        code = [table[:, :1] for table in slides.code]
+        anchor_ptr = [0, *torch.tensor([len(table) for table in code]).cumsum(0).tolist()]
+        return _Tokens(rows, rows[:0], rows, DenseEdges(code, anchor_ptr, list(range(len(rows) + 1))))
 
     def _decode(self, slides: _Slides, visible: Tensor, seen: _Tokens, x: Tensor, anchors: Tensor) -> Tensor:
         """Put hidden patches back in their places and predict their features."""
@@ -502,6 +512,11 @@ def _check_arguments(config: dict[str, Any]) -> None:
             "a divisor of hidden_dim",
         ),
         ("decoder_heads", heads >= 1 and config["decoder_dim"] % heads == 0, "a divisor of decoder_dim"),
+        (
+            "layers",
+            config["layers"] > 1 or config["pooling"] != "slide",
+            'at least 2 with pooling "slide": a slide node hears in the second block what anchors hear in the first',
+        ),
         ("mlp_ratio", config["mlp_ratio"] > 0, "above 0"),
         ("mask_ratio", 0 < config["mask_ratio"] < 1, "between 0 and 1, both excluded"),
         ("anchor_dropout", 0 <= config["anchor_dropout"] < 1, "at least 0 and below 1"),

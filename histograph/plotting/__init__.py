@@ -5,6 +5,7 @@ or saved for you, no global setting of matplotlib is touched, and space is in mi
 down, as on the slide.
 """
 
+from .anchors import plot_anchor_attention
 from .clusters import plot_clusters
 from .comparison import plot_comparison
 from .embedding import plot_embedding
@@ -16,6 +17,7 @@ from .training import plot_training
 
 __all__ = [
     "plot",
+    "plot_anchor_attention",
     "plot_clusters",
     "plot_comparison",
     "plot_embedding",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from histograph.methods import Graphs, Method, Patches
+from histograph.methods import Embedding, Graphs, Method, Patches
 from histograph.methods.files import read_tensors, write_tensors
 
 from .graphs import check_graphs, collate
@@ -30,7 +30,7 @@ class Embeddings:
         (G, D) float32, one row per graph, in the order of the data.
     node : Tensor or None
         (total N, D') float32, the nodes of graph g in rows ``ptr[g]:ptr[g + 1]``; None if the method has
-        none.
+        none, or they were not kept.
     ptr : Tensor
         (G + 1,) int64.
     node_id : Tensor or list of str
@@ -133,6 +133,7 @@ def embed(
     batch_size: int = 32,
     device: str | torch.device | None = None,
     progress: bool = True,
+    nodes: bool = True,
 ) -> Embeddings:
     """Embed every graph, or image patch, of a data set, in order, without masks or randomness.
 
@@ -148,6 +149,8 @@ def embed(
         Where to compute; where the weights are, by default.
     progress : bool
         Whether to show a bar.
+    nodes : bool
+        Whether to keep the vectors of nodes too, which take far more memory; some methods save time without.
 
     Returns
     -------
@@ -185,8 +188,9 @@ def embed(
         method.eval().to(device or home)
         for start in starts:
             graphs = [data[i] for i in range(start, min(start + batch_size, len(data)))]
+            batch = collate(graphs, method.reads).to(device or home)
             with torch.inference_mode():
-                z = method.encode(collate(graphs, method.reads).to(device or home))
+                z = method.encode(batch) if nodes else Embedding(None, method.encode_graphs(batch))
             graph_rows.append(z.graph.float().cpu())
             if z.node is not None:
                 node_rows.append(z.node.float().cpu())

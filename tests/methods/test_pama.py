@@ -52,7 +52,10 @@ def test_9_19_a_batch_equals_its_slides_alone(form):
     alone = [made.encode(s) for s in slides]
     close(together.graph, torch.cat([z.graph for z in alone]))
     close(together.node, torch.cat([z.node for z in alone]))
-    close(made.encode_graphs(Batch.from_data_list(slides)), together.graph)
+    for layers in (2, 4):
+        deep = method(**form, layers=layers)
+        batch = Batch.from_data_list(slides)
+        close(deep.encode_graphs(batch), deep.encode(batch).graph)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +342,7 @@ def test_mixed_widths_and_missing_numbers_stop_a_training():
         ("pooling", "max"),
         ("drop_path", -0.1),
         ("layers", 0),
+        ("layers", 1),
         ("mlp_ratio", 0.0),
     ],
 )

@@ -25,13 +25,12 @@ def slide(n=50):
 @pytest.mark.parametrize("form", [{}, {"nearest": 2}], ids=str)
 def test_weights_of_the_last_block_give_the_anchors_of_the_slide_node(form):
     torch.manual_seed(0)
-    method, one = PAMA(**SMALL, layers=1, **form).train(), slide()
+    method, one = PAMA(**SMALL, layers=2, **form).train(), slide()
     maps = anchor_maps(method, one)
     assert method.training and maps.weight.shape == (2, len(maps.anchor_index), 50)
     method.eval()
     torch.testing.assert_close(maps.slide_weight.sum(-1), torch.ones(2))
     assert (maps.weight.sum(-1) < 1).all() and (maps.weight >= 0).all()
-    # with one block the anchors are alike before it, so the slide node reads their common value
     assert torch.equal(maps.anchor_index, method._anchor_rows(one, one.x, one.pos, [50])[0])
     if form:
         near = torch.cdist(one.pos[maps.anchor_index], one.pos)
@@ -42,7 +41,7 @@ def test_weights_of_the_last_block_give_the_anchors_of_the_slide_node(form):
 @torch.no_grad()
 def test_moving_a_patch_that_no_anchor_attends_to_changes_little():
     torch.manual_seed(0)
-    method, one = PAMA(**SMALL, layers=1).eval(), slide()
+    method, one = PAMA(**SMALL, layers=1, pooling="anchors").eval(), slide()
     weight = anchor_maps(method, one).weight.mean((0, 1))
     before = method.encode(one).graph
     change = []

@@ -33,6 +33,16 @@ def test_order_and_ids(method, batch_size):
     assert method.training  # as before
 
 
+def test_without_nodes(method):
+    whole, alone = (
+        embed(method, graphs(), batch_size=2, progress=False, nodes=nodes) for nodes in (True, False)
+    )
+    torch.testing.assert_close(alone.graph, whole.graph)
+    assert (
+        alone.node is None and torch.equal(alone.ptr, whole.ptr) and torch.equal(alone.node_id, whole.node_id)
+    )
+
+
 def test_text_ids_and_missing_names(method):
     data = [graph(3, 2, id=["a", "b", "c"]), graph(2, 1)]
     z = embed(method, data, progress=False)

@@ -272,3 +272,9 @@ def test_wrong_data_for_the_method():
         collate([graph(3, 2), one], ("x",))
     with pytest.raises(TypeError, match=r"reads x, .* of graphs, found image patches"):
         embed(HMGDM(6, 2, hidden_dim=8), PatchDataset(disks(3)), progress=False)
+
+
+def test_mixed_precision():
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    log = pretrain(small(), PatchDataset(images), epochs=1, precision="bf16-mixed", **QUIET)
+    assert np.isfinite(log["loss"]).all()

@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 
 from histograph.methods import HMGDM, Embedding, Method, load_method
 from histograph.training import pretrain
-from histograph.training.pretrain import _learning_rate, _Settings
+from histograph.training.loop import Settings, learning_rate
 from tests.methods.graphs import graph, striped
 
 QUIET = {"accelerator": "cpu", "progress": False}
@@ -129,8 +129,8 @@ def test_loss_falls_and_log_has_every_term():
 
 
 def test_learning_rate_rises_and_falls():
-    settings = _Settings(10, 1, 1.0, 0.0, 0.1, 1.0, 0, 1, "32-true")
-    rates = [_learning_rate(step, 100, settings) for step in range(100)]
+    settings = Settings(10, 1, 1.0, 0.0, 0.1, 1.0, 0, 1, "32-true")
+    rates = [learning_rate(step, 100, settings) for step in range(100)]
     assert rates[0] == 0.1 and max(rates) == 1.0 and rates.index(1.0) == 9
     assert rates[9:] == sorted(rates[9:], reverse=True) and 0.01 <= rates[-1] < 0.02
 
