@@ -298,23 +298,24 @@ class AnchorAttention(nn.Module):
     def _dense(
         self, token: tuple[Tensor, ...], anchor: tuple[Tensor, ...], edges: DenseEdges, slide_only: bool
     ) -> tuple[Tensor, Tensor]:
-        for_tokens, for_anchors = [], []
+        slides, (_, rows, width) = len(edges.code), token[0].shape
+        for_tokens = token[0].new_empty(slides if slide_only else rows, self.heads, width)
+        for_anchors = token[0].new_empty(anchor[0].shape[1], self.heads, width)
         spans = zip(pairwise(edges.token_ptr), pairwise(edges.anchor_ptr), edges.code, strict=True)
-        for (t0, t1), (a0, a1), code in spans:
+        for number, ((t0, t1), (a0, a1), code) in enumerate(spans):
             q, k, v = (part[:, t0:t1] for part in token)
             aq, ak, av = (part[:, a0:a1] for part in anchor)
+            out = for_tokens[number : number + 1] if slide_only else for_tokens[t0:t1]
             table = self._table(self._main(aq, k, code), a1 - a0)
-            anchor_rows, token_rows = [], []
-            for heads, rows in _pieces(self.heads, a1 - a0, t1 - t0, q.device):
-                bias = _bias(table[heads, rows], code[rows])
-                anchor_rows.append(_attend(aq[heads, rows], k[heads], v[heads], bias))
-            readers = 1 if slide_only else t1 - t0
-            for heads, rows in _pieces(self.heads, readers, a1 - a0, q.device):
-                bias = _bias(table[heads], code[:, :readers][:, rows]).transpose(1, 2)
-                token_rows.append(_attend(q[heads, :readers][:, rows], ak[heads], av[heads], bias))
-            for_tokens.append(_joined(token_rows, self.heads))
-            for_anchors.append(_joined(anchor_rows, self.heads))
-        return torch.cat(for_tokens), torch.cat(for_anchors)
+            for heads, piece in _pieces(self.heads, a1 - a0, t1 - t0, q.device):
+                bias = _bias(table[heads, piece], code[piece])
+                found = _attend(aq[heads, piece], k[heads], v[heads], bias)
+                for_anchors[a0:a1][piece, heads] = found.transpose(0, 1)
+            for heads, piece in _pieces(self.heads, len(out), a1 - a0, q.device):
+                bias = _bias(table[heads], code[:, : len(out)][:, piece]).transpose(1, 2)
+                found = _attend(q[heads, : len(out)][:, piece], ak[heads], av[heads], bias)
+                out[piece, heads] = found.transpose(0, 1)
+        return for_tokens.flatten(1), for_anchors.flatten(1)
 
     def _main(self, aq: Tensor, k: Tensor, code: Tensor) -> Tensor | None:
         """Find the main direction of each head and anchor, (H, K), in pieces."""
@@ -371,11 +372,3 @@ def _bias(table: Tensor, code: Tensor) -> Tensor:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None].to(q.dtype))[0]
-
-
-def _joined(pieces: list[Tensor], heads: int) -> Tensor:
-    """Put pieces (h, r, d), rows before heads, together as (rows, H * d)."""
-    deep = pieces[0].shape[0]
-    per_group = len(pieces) // -(-heads // deep)
-    groups = [torch.cat(pieces[i : i + per_group], 1) for i in range(0, len(pieces), per_group)]
-    return torch.cat(groups).transpose(0, 1).flatten(1)
