@@ -121,7 +121,9 @@ class Scores:
         drawn = rng.integers(0, len(seeds), (n_boot, len(seeds)))
         values = table[drawn, np.arange(n_boot)[:, None]].mean(1)
         centre = self.mean(share, method)[0] - self.mean(share, baseline)[0]
-        low, high = np.percentile(values, [2.5, 97.5])
+        # draws of few units can lack a class, and say nothing
+        values = values[~np.isnan(values)]
+        low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
         return centre, float(low), float(high)
 
 
