@@ -19,18 +19,23 @@ import numpy as np
 
 # Each module has KINDS: the beginning of a file's name -> (patterns of the arrays that are inputs, a function
 # that computes the others from all arrays of the file). A further method adds a module and a line.
-METHODS = {"hmgdm": "parity_hmgdm", "pama": "parity_pama"}
+METHODS = {"hmgdm": "parity_hmgdm", "pama": "parity_pama", "gcmae": "parity_gcmae", "dino": "parity_dino"}
 
 Arrays = dict[str, np.ndarray]
 Kinds = dict[str, tuple[tuple[str, ...], Callable[[Arrays], Arrays]]]
 
 
 def error_of(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Give the largest absolute difference, infinity where shapes differ or a number is missing."""
+    """Give the largest absolute difference, infinity where shapes differ or a number is missing.
+
+    Where an array has numbers beyond 1, as gradients may, it is in units of the largest: 1e-5 of 2,000 is less than
+    single precision can hold.
+    """
     if found.shape != wanted.shape:
         return float("inf")
     gap = np.abs(found.astype(np.float64) - wanted.astype(np.float64))
-    return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
+    size = np.nan_to_num(np.abs(wanted.astype(np.float64))).max(initial=1.0)
+    return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0) / size)
 
 
 def check_file(path: Path, kinds: Kinds) -> tuple[dict[str, float], list[str], list[str]]:

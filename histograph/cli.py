@@ -32,6 +32,21 @@ def build(
     entities: Annotated[
         str, typer.Option(help="Comma-separated: cell, tissue, patch, region.")
     ] = "cell,tissue,patch",
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Patch features by an encoder: histograph-vit, hf:org/name, timm:hf-hub:org/name, or a file."
+        ),
+    ] = None,
+    encoder_mpp: Annotated[
+        float | None, typer.Option(help="µm per pixel that the encoder was trained at, if it does not say.")
+    ] = None,
+    patch_um: Annotated[float | None, typer.Option(help="Side of a patch, in µm; 128 by default.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Patches the encoder reads at a time; 64.")] = None,
+    mixed_precision: Annotated[str | None, typer.Option(help="bf16 or fp16 for the encoder.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where the encoder runs; the GPU by default, if there is one.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Threads a slide.")] = 2,
     overwrite: Annotated[bool, typer.Option(help="Build again what is complete.")] = False,
 ) -> None:
@@ -42,15 +57,42 @@ def build(
     """
     from histograph.graphs import build_many
 
+    options = {
+        "mpp": encoder_mpp,
+        "batch_size": batch_size,
+        "mixed_precision": mixed_precision,
+        "device": device,
+    }
     frame = build_many(
         _slide_files(slides),
         out,
         mpp=mpp,
         overwrite=overwrite,
-        entities=tuple(name.strip() for name in entities.split(",") if name.strip()),
+        entities=_finders(entities, patch_um),
         workers=workers,
+        encoder=_encoder(encoder, {key: value for key, value in options.items() if value is not None}),
     )
     _report(frame)
+
+
+def _finders(entities: str, patch_um: float | None) -> tuple[str, ...] | dict[str, dict[str, float]]:
+    """Read the list of entities, and the size of patches where one is given."""
+    names = tuple(name.strip() for name in entities.split(",") if name.strip())
+    if patch_um is None:
+        return names
+    if "patch" not in names:
+        raise typer.BadParameter("is the size of patches, and --entities has none", param_hint="--patch-um")
+    return {name: {"size_um": patch_um} if name == "patch" else {} for name in names}
+
+
+def _encoder(name: str | None, options: dict[str, Any]) -> dict[str, Any] | None:
+    """Put the encoder and its options together; options without an encoder are refused."""
+    if name is not None:
+        return {"encoder": name, **options}
+    if options:
+        option = "--encoder-mpp" if "mpp" in options else "--" + next(iter(options)).replace("_", "-")
+        raise typer.BadParameter("is an option of the encoder; give --encoder too", param_hint=option)
+    return None
 
 
 @app.command()

@@ -53,7 +53,9 @@ PARTS = (
     ),
     Part("patch features", "HDF5 files of CLAM, TRIDENT and STAMP", ("h5py",), "interop"),
     Part("cluster", "build_many on a Dask cluster", ("distributed",), "cluster"),
-    Part("encoders", "Hugging Face models as a PatchEncoder", ("transformers",), "encoders"),
+    Part(
+        "encoders", "models of Hugging Face and timm as patch encoders", ("transformers", "timm"), "encoders"
+    ),
     Part("tensorboard", "pretrain(..., tensorboard=True)", ("tensorboard",), "tensorboard"),
     Part("test", "the tests", ("pytest", "hypothesis", "nbclient", "ruff", "mypy"), "test"),
 )

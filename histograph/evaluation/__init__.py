@@ -4,11 +4,16 @@ Every number here is out of fold (no row is scored by a model that has seen its 
 interval whose unit of resampling is the patient, because patches of one patient are not independent.
 """
 
+from .agreement import prediction_probability
+from .attention import class_attention, mass_mask
 from .bootstrap import bootstrap_interval
 from .compare import compare, compare_results
+from .held_out import held_out_probe, held_out_regression
 from .probes import knn_probe, linear_probe
+from .regression import regression_probe
 from .result import ProbeResult
 from .saliency import probe_score, saliency
+from .scores import RegressionResult, score_classes, score_values
 from .split_table import SplitTable, read_split, tcga_patient
 from .splits import Fold, check_split, grouped_split, patient_split
 from .survival import survival_probe
@@ -17,30 +22,42 @@ from .survival_metrics import LogRank, concordance_index, log_rank, median_split
 from .survival_result import SurvivalResult
 from .survival_scores import score_risks
 from .survival_table import read_survival_table
+from .vote import Vote, neighbour_vote
 
 __all__ = [
     "Fold",
     "LogRank",
     "ProbeResult",
+    "RegressionResult",
     "SplitTable",
     "SurvivalResult",
+    "Vote",
     "bootstrap_interval",
     "check_split",
+    "class_attention",
     "compare",
     "compare_results",
     "concordance_index",
     "cox_loss",
     "grouped_split",
+    "held_out_probe",
+    "held_out_regression",
     "knn_probe",
     "linear_probe",
     "log_rank",
+    "mass_mask",
     "median_split",
+    "neighbour_vote",
     "patient_split",
+    "prediction_probability",
     "probe_score",
     "read_split",
     "read_survival_table",
+    "regression_probe",
     "saliency",
+    "score_classes",
     "score_risks",
+    "score_values",
     "survival_probe",
     "tcga_patient",
 ]

@@ -139,6 +139,45 @@ def as_groups(groups: ArrayLike | None, n: int, name: str = "groups") -> NDArray
     return np.asarray(code, dtype=np.int64)
 
 
+def as_numbers(values: ArrayLike, name: str, n: int | None = None) -> NDArray[np.float64]:
+    """Turn a column of measurements into finite float64 numbers.
+
+    Parameters
+    ----------
+    values
+        (n,) real numbers.
+    name
+        What errors call the argument.
+    n
+        Expected number; None takes any.
+
+    Returns
+    -------
+    ndarray
+        (n,) float64.
+
+    Raises
+    ------
+    ValueError
+        If it is no column of numbers, the length differs, or a number is not finite.
+
+    Examples
+    --------
+    >>> as_numbers([1, 2.5], "y")
+    array([1. , 2.5])
+    """
+    array = _column(values, len(np.asarray(values)) if n is None else n, name)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, found dtype {array.dtype}.")
+    numbers = array.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if len(bad):
+        raise ValueError(
+            f"{name} must be finite, found {numbers[bad[0]]} in row {bad[0]} ({len(bad)} such rows)."
+        )
+    return numbers
+
+
 def _column(values: ArrayLike, n: int, name: str) -> NDArray[Any]:
     array = np.asarray(values)
     if array.ndim != 1:

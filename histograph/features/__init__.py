@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from .crops import crops, iter_crops
 from .encoder import PatchEncoder, embed_entities
+from .encoder_file import read_encoder, save_encoder
 from .entity import entity_features
+from .named import load_encoder
 from .regions import GROUPS, feature_names, region_features
 from .table import FeatureTable
 
@@ -21,7 +23,10 @@ __all__ = [
     "entity_features",
     "feature_names",
     "iter_crops",
+    "load_encoder",
+    "read_encoder",
     "region_features",
+    "save_encoder",
 ]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PatchEncoder", "embed_entities"]
 
+MixedPrecision = bool | Literal["bf16", "fp16"]
+# Pixels may be this many times larger or smaller than those an encoder was trained on: the common 256 pixels of 20x
+# read as 224 make 1.14, and a step of magnification, 2, is refused.
+_STRETCH = 1.5
+
 
 @dataclass(frozen=True, eq=False)
 class PatchEncoder:
@@ -34,10 +40,16 @@ class PatchEncoder:
         Of red, green and blue on the scale 0 to 1, as the module was trained with; std > 0.
     size_px : int
         Side of a patch in pixels.
-    mpp : float
-        Micrometres per pixel that the module was trained at.
+    mpp : float or None
+        Micrometres per pixel that the module was trained at; None when that is not known. Such an encoder embeds
+        squares of one size, as patches are, each read whole.
     name : str
         Prefix of the feature names.
+    step_px : int, optional
+        Set for a module that reads any multiple of this many pixels, as the side of a token of a Vision Transformer
+        is: then a square of another size is read with the pixel size that the module knows.
+    source : str, optional
+        What the encoder was loaded from; for the record.
 
     Raises
     ------
@@ -60,8 +72,10 @@ class PatchEncoder:
     mean: Sequence[float]
     std: Sequence[float]
     size_px: int
-    mpp: float
+    mpp: float | None
     name: str
+    step_px: int | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         import torch
@@ -77,15 +91,67 @@ class PatchEncoder:
             raise ValueError(f"std must be positive, found {self.std}")
         if self.size_px != int(self.size_px) or self.size_px < 1:
             raise ValueError(f"size_px must be a whole number of at least 1, found {self.size_px!r}")
-        if not np.isfinite(self.mpp) or self.mpp <= 0:
+        step = self.step_px
+        if step is not None and (step != int(step) or step < 1 or self.size_px % step):
+            raise ValueError(
+                f"step_px must be a whole number that divides size_px {self.size_px}, found {step!r}"
+            )
+        if self.mpp is not None and (not np.isfinite(self.mpp) or self.mpp <= 0):
             raise ValueError(f"mpp must be a positive number of micrometres per pixel, found {self.mpp!r}")
         if not self.name:
             raise ValueError("name must not be empty: it is the prefix of the feature names")
 
     @property
     def size_um(self) -> float:
-        """Side of a patch in micrometres."""
+        """Side of a patch in micrometres; a ValueError when the pixel size is not known."""
+        if self.mpp is None:
+            raise ValueError(
+                f"mpp: the pixel size that encoder {self.name!r} was trained at is not known; give it, as "
+                "load_encoder(…, mpp=0.5), or embed squares of one size, which are read whole"
+            )
         return self.size_px * self.mpp
+
+    def fitted(self, size_um: float) -> PatchEncoder:
+        """Give this encoder for squares of another size, which it reads whole.
+
+        Parameters
+        ----------
+        size_um : float
+            Side of the squares in micrometres.
+
+        Returns
+        -------
+        PatchEncoder
+            With `size_px` times `mpp` equal to `size_um`. Where the module allows it (`step_px`) the number of
+            pixels is chosen so that the pixel size stays; else the pixel size changes.
+
+        Raises
+        ------
+        ValueError
+            When the pixel size would be more than 1.5 times larger or smaller than the one trained at.
+
+        Examples
+        --------
+        >>> import torch
+        >>> pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> encoder = PatchEncoder(pool, (0, 0, 0), (1, 1, 1), size_px=96, mpp=1.0, name="colour", step_px=16)
+        >>> wide = encoder.fitted(130.0)
+        >>> wide.size_px, wide.size_um
+        (128, 130.0)
+        """
+        if not np.isfinite(size_um) or size_um <= 0:
+            raise ValueError(f"size_um must be a positive number of micrometres, found {size_um!r}")
+        size_px = self.size_px
+        if self.step_px is not None and self.mpp is not None:
+            size_px = max(round(size_um / self.mpp / self.step_px), 1) * self.step_px
+        mpp = size_um / size_px
+        if self.mpp is not None and not 1 / _STRETCH <= mpp / self.mpp <= _STRETCH:
+            raise ValueError(
+                f"squares of {size_um:g} µm read as {size_px} pixels have {mpp:.3g} µm a pixel, but encoder "
+                f"{self.name!r} was trained at {self.mpp:g}; make them about {size_px * self.mpp:g} µm wide, as "
+                f"entities={{'patch': {{'size_um': {size_px * self.mpp:g}}}}}, or say load_encoder(…, mpp={mpp:.3g})"
+            )
+        return replace(self, size_px=size_px, mpp=mpp)
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +166,7 @@ class PatchEncoder:
         self,
         images: npt.NDArray[np.uint8],
         device: str | torch.device | None = None,
-        mixed_precision: bool = False,
+        mixed_precision: MixedPrecision = False,
     ) -> torch.Tensor:
         """Embed a batch of patches in evaluation mode and without gradients.
 
@@ -110,8 +176,8 @@ class PatchEncoder:
             Red, green, blue.
         device : str or torch.device, optional
             Where the patches are put, and where the module must be. Default: `self.device`.
-        mixed_precision : bool
-            Run the module under autocast to bfloat16.
+        mixed_precision : bool, "bf16" or "fp16"
+            Run the module under autocast to bfloat16 (also for True) or float16.
 
         Returns
         -------
@@ -135,35 +201,68 @@ class PatchEncoder:
         """
         import torch
 
-        shape = (len(images), self.size_px, self.size_px, 3)
-        if images.shape != shape or images.dtype != np.uint8:
-            raise ValueError(
-                f"images must be uint8 of shape {shape}, found {images.dtype} of shape {images.shape}"
-            )
         target = self.device if device is None else torch.device(device)
-        mean, std = (torch.tensor(v, device=target).view(1, 3, 1, 1) for v in (self.mean, self.std))
-        cast = torch.autocast(target.type, dtype=torch.bfloat16) if mixed_precision else nullcontext()
-        with torch.inference_mode(), _evaluating(self.module):
-            x = torch.from_numpy(np.ascontiguousarray(images)).to(target).permute(0, 3, 1, 2)
-            with cast:
-                z = self.module((x.float() / 255 - mean) / std)
-        if not isinstance(z, torch.Tensor):
-            raise TypeError(
-                f"module of encoder {self.name!r} must return one tensor, found {type(z).__name__}; "
-                "wrap it in a module that picks the vectors"
-            )
-        if z.ndim != 2 or len(z) != len(images):
-            raise ValueError(
-                f"module of encoder {self.name!r} must return shape ({len(images)}, D), "
-                f"found {tuple(z.shape)}; pool first"
-            )
-        z = z.float()
-        if not torch.isfinite(z).all():
-            row = int((~torch.isfinite(z)).any(dim=1).nonzero()[0, 0])
-            raise ValueError(
-                f"module of encoder {self.name!r} returned nan or inf for image {row} of the batch"
-            )
-        return z
+        return _finite(self, _forward(self, images, target, mixed_precision))
+
+
+def _forward(
+    encoder: PatchEncoder,
+    images: npt.NDArray[np.uint8],
+    target: torch.device,
+    mixed_precision: MixedPrecision,
+) -> torch.Tensor:
+    """Run the module on a batch; on a GPU this returns before the GPU is done."""
+    import torch
+
+    shape = (len(images), encoder.size_px, encoder.size_px, 3)
+    if images.shape != shape or images.dtype != np.uint8:
+        raise ValueError(
+            f"images must be uint8 of shape {shape}, found {images.dtype} of shape {images.shape}"
+        )
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    if target.type == "cuda":  # copied while the GPU works on the batch before
+        pixels = pixels.pin_memory()
+    with torch.inference_mode(), _evaluating(encoder.module):
+        x = pixels.to(target, non_blocking=True).permute(0, 3, 1, 2).float()
+        mean, std = (torch.tensor(v, device=target).view(1, 3, 1, 1) for v in (encoder.mean, encoder.std))
+        x.div_(255).sub_(mean).div_(std)
+        with _autocast(target, mixed_precision):
+            z = encoder.module(x)
+    if not isinstance(z, torch.Tensor):
+        raise TypeError(
+            f"module of encoder {encoder.name!r} must return one tensor, found {type(z).__name__}; "
+            "wrap it in a module that picks the vectors"
+        )
+    if z.ndim != 2 or len(z) != len(images):
+        raise ValueError(
+            f"module of encoder {encoder.name!r} must return shape ({len(images)}, D), "
+            f"found {tuple(z.shape)}; pool first"
+        )
+    return z.float()
+
+
+def _finite(encoder: PatchEncoder, z: torch.Tensor) -> torch.Tensor:
+    """Refuse vectors that are no numbers."""
+    import torch
+
+    if not torch.isfinite(z).all():
+        row = int((~torch.isfinite(z)).any(dim=1).nonzero()[0, 0])
+        raise ValueError(
+            f"module of encoder {encoder.name!r} returned nan or inf for image {row} of the batch"
+        )
+    return z
+
+
+def _autocast(target: torch.device, mixed_precision: MixedPrecision) -> AbstractContextManager[object]:
+    """Give the context in which the module runs."""
+    import torch
+
+    kinds = {True: torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if mixed_precision is False:
+        return nullcontext()
+    if mixed_precision not in kinds:
+        raise ValueError(f"mixed_precision must be False, True, 'bf16' or 'fp16'; found {mixed_precision!r}")
+    return torch.autocast(target.type, dtype=kinds[mixed_precision])
 
 
 @contextmanager
@@ -178,50 +277,117 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _encode_named(
-    encoder: PatchEncoder,
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.int64],
-    device: torch.device,
-    mixed_precision: bool,
-) -> npt.NDArray[np.float32]:
-    """Embed a batch; an error names the entities in it."""
+@contextmanager
+def _naming(labels: npt.NDArray[np.int64]) -> Iterator[None]:
+    """Let an error name the entities of the batch."""
     try:
-        return encoder.encode(images, device, mixed_precision).cpu().numpy()
+        yield
     except ValueError as error:
         raise ValueError(f"{error} (batch of entities {labels[0]} to {labels[-1]})") from error
+
+
+def _vectors(
+    encoder: PatchEncoder,
+    batches: Iterator[npt.NDArray[np.uint8]],
+    labels: npt.NDArray[np.int64],
+    target: torch.device,
+    mixed_precision: MixedPrecision,
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield the vectors of each batch, fetched after the next batch is under way: a GPU always has work."""
+    waiting: tuple[torch.Tensor, npt.NDArray[np.int64]] | None = None
+    done = 0
+    for images in batches:
+        mine = labels[done : done + len(images)]
+        done += len(images)
+        with _naming(mine):
+            z = _forward(encoder, images, target, mixed_precision)
+        if waiting is not None:
+            yield _fetched(encoder, *waiting)
+        waiting = z, mine
+    if waiting is not None:
+        yield _fetched(encoder, *waiting)
+
+
+def _fetched(
+    encoder: PatchEncoder, z: torch.Tensor, labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Bring vectors to the CPU and check them."""
+    with _naming(labels):
+        return _finite(encoder, z.cpu()).numpy()
+
+
+def square_side_um(entities: Entities) -> float | None:
+    """Give the side of entities that are squares of one size.
+
+    Parameters
+    ----------
+    entities : Entities
+        Such as `patches` and `regions` find.
+
+    Returns
+    -------
+    float or None
+        Micrometres; None when there is no entity.
+
+    Raises
+    ------
+    ValueError
+        When they are no squares of one size.
+
+    Examples
+    --------
+    >>> from histograph.entities import patches
+    >>> from histograph.slides import open_slide
+    >>> square_side_um(patches(open_slide(np.zeros((9, 9, 3), np.uint8), mpp=1.0), size_um=3.0, mask=None))
+    3.0
+    """
+    sides = entities.bbox[:, 2:] - entities.bbox[:, :2]
+    if not len(sides):
+        return None
+    side = float(sides.mean())
+    if entities.masks is not None or np.abs(sides - side).max() > 1e-6 * side:
+        raise ValueError(
+            f"entities: to be read whole they must be squares of one size, as patches are; found {entities.kind} "
+            "entities of other shapes. Give the encoder its pixel size, as load_encoder(…, mpp=0.5)"
+        )
+    return side
 
 
 def embed_entities(
     slide: Slide,
     entities: Entities,
-    encoder: PatchEncoder,
+    encoder: PatchEncoder | torch.nn.Module | str | os.PathLike[str],
     batch_size: int = 64,
     device: str | torch.device | None = None,
     workers: int = 2,
-    mixed_precision: bool = False,
+    mixed_precision: MixedPrecision = False,
     progress: bool = True,
+    whole: bool = False,
 ) -> FeatureTable:
-    """Embed the patch around every entity's centroid with a patch encoder, reading ahead.
+    """Embed the patch around every entity's centroid with a patch encoder, while threads read the next patches.
 
     Parameters
     ----------
     slide : Slide
         Where the pixels come from; outside it is white.
     entities : Entities
-        N entities; a patch has the encoder's size, whatever the entity's.
-    encoder : PatchEncoder
-        What turns patches into vectors.
+        N entities; a patch has the encoder's size, whatever the entity's, unless `whole` is set.
+    encoder : PatchEncoder, torch.nn.Module, str or os.PathLike
+        What turns patches into vectors, or what `load_encoder` takes.
     batch_size : int
         Patches a batch.
     device : str or torch.device, optional
-        Where the module runs; it is moved there and afterwards back. Default: where it is.
+        Where the module runs; it is moved there and afterwards back. Default: where it is; an encoder that is
+        loaded here by its name goes to the GPU, if there is one.
     workers : int
         Threads that read patches.
-    mixed_precision : bool
-        Run the module under autocast to bfloat16.
+    mixed_precision : bool, "bf16" or "fp16"
+        Run the module under autocast to bfloat16 (also for True) or float16.
     progress : bool
         Show a progress bar over the entities.
+    whole : bool
+        Read squares of one size whole, as `PatchEncoder.fitted` says; always so where the encoder's pixel size is
+        not known.
 
     Returns
     -------
@@ -231,7 +397,8 @@ def embed_entities(
     Raises
     ------
     ValueError
-        When the module returns no (B, D) or a value that is not finite; the message names the entities.
+        When the module returns no (B, D) or a value that is not finite (the message names the entities), or the
+        entities are no squares of one size and have to be read whole.
 
     Examples
     --------
@@ -248,19 +415,23 @@ def embed_entities(
     import torch
     from tqdm.auto import tqdm
 
+    if not isinstance(encoder, PatchEncoder):
+        from .named import load_encoder
+
+        encoder = load_encoder(encoder, device=device)
+    if whole or encoder.mpp is None:
+        side = square_side_um(entities)
+        encoder = encoder.fitted(side or encoder.size_px * (encoder.mpp or 1.0))
     home = encoder.device
     target = home if device is None else torch.device(device)
     batches = iter_crops(slide, entities.centroid, encoder.size_um, encoder.size_px, batch_size, workers)
     parts: list[npt.NDArray[np.float32]] = []
-    done = 0
     encoder.module.to(target)
     try:
-        with tqdm(total=len(entities), desc=encoder.name, disable=not progress) as bar:
-            for images in batches:
-                labels = entities.label[done : done + len(images)]
-                done += len(images)  # not bar.n, which a disabled bar does not count
-                parts.append(_encode_named(encoder, images, labels, target, mixed_precision))
-                bar.update(len(images))
+        with tqdm(total=len(entities), desc=encoder.name, unit="patch", disable=not progress) as bar:
+            for vectors in _vectors(encoder, batches, entities.label, target, mixed_precision):
+                parts.append(vectors)
+                bar.update(len(vectors))
         if not parts:  # no entity: one white patch tells the number of columns
             white = np.full((1, encoder.size_px, encoder.size_px, 3), 255, np.uint8)
             parts.append(encoder.encode(white, target, mixed_precision).cpu().numpy()[:0])

@@ -19,7 +19,7 @@ from histograph.graphs.grid import grid_edges
 from histograph.graphs.hierarchy import parent_of
 from histograph.graphs.knn import knn_edges
 from histograph.graphs.order import storage_order
-from histograph.graphs.plan import FINDERS, Plan, make_plan
+from histograph.graphs.plan import FINDERS, PatchVectors, Plan, make_plan
 from histograph.graphs.points import edge_attributes, edges_from_pairs
 from histograph.graphs.provenance import parameters, provenance
 from histograph.graphs.radius import radius_edges
@@ -37,6 +37,7 @@ def build_graph(
     mpp: float | tuple[float, float] | None = None,
     progress: bool = True,
     workers: int = 2,
+    encoder: Any = None,
 ) -> HeteroData:
     """Build the graph of a slide: entities as nodes, neighbourhoods as edges, and who lies in whom.
 
@@ -69,6 +70,12 @@ def build_graph(
         Show progress bars.
     workers : int
         Threads that read and measure.
+    encoder : str, os.PathLike, torch.nn.Module, PatchEncoder or mapping, optional
+        What turns patches into vectors, in place of hand-made features: ``"histograph-vit"``,
+        ``"hf:owkin/phikon"``, ``"timm:hf-hub:MahmoodLab/UNI"``, and all else that
+        `histograph.features.load_encoder` takes; or ``{"encoder": …}`` with its options and with ``batch_size``,
+        ``mixed_precision`` ("bf16", "fp16") and ``device``. Each patch is read whole; where the encoder says its
+        pixel size, patches must be of a size that fits.
 
     Returns
     -------
@@ -95,7 +102,7 @@ def build_graph(
     >>> graph["cell"].id, graph["cell", "near", "cell"].num_edges, graph["cell", "in", "patch"].num_edges
     (tensor([7, 3]), 2, 2)
     """
-    plan = make_plan(entities, edges, features)
+    plan = make_plan(entities, edges, features, encoder)
     described = parameters(plan, mask, mpp)
     if isinstance(slide, Slide):
         if mpp is not None:
@@ -146,6 +153,10 @@ def _build(
     area = None if tissue is None else float(tissue.area_um2)
     finders = {name: items.parameters for name, items in found.items()}
     facts = {"tissue_area_um2": area, "seconds": clock.seconds, "entities": _plain(finders)}
+    sources = {
+        name: how.encoder.source for name, how in plan.features.items() if isinstance(how, PatchVectors)
+    }
+    facts |= {"encoders": sources} if sources else {}
     graph.provenance = provenance(described, slide, facts)
     validate(graph)
     return graph
@@ -188,7 +199,19 @@ def _measure(
     slide: Slide, name: str, items: Entities, how: Any, progress: bool, workers: int
 ) -> tuple[np.ndarray, list[str]]:
     """Features of one type, one row an entity in ascending order of label, and their names."""
-    if isinstance(how, PatchEncoder):
+    if isinstance(how, PatchVectors):
+        how = embed_entities(
+            slide,
+            items,
+            how.encoder,
+            batch_size=how.batch_size,
+            device=how.device,
+            workers=workers,
+            mixed_precision=how.mixed_precision,
+            progress=progress,
+            whole=True,
+        )
+    elif isinstance(how, PatchEncoder):
         how = embed_entities(slide, items, how, workers=workers, progress=progress)
     elif isinstance(how, Mapping):
         if not how["groups"]:

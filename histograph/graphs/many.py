@@ -17,7 +17,7 @@ from histograph.graphs.build import build_graph
 from histograph.graphs.dataset import MANIFEST
 from histograph.graphs.header import read_header
 from histograph.graphs.plan import make_plan
-from histograph.graphs.provenance import parameters, parameters_hash
+from histograph.graphs.provenance import describe, parameters, parameters_hash
 from histograph.graphs.schema import Graph
 from histograph.graphs.store import save
 
@@ -74,7 +74,7 @@ def build_many(
     progress : bool
         Show a progress bar over the slides.
     **options
-        Of `build_graph`: entities, edges, features, mask, workers.
+        Of `build_graph`: entities, edges, features, mask, workers, encoder.
 
     Returns
     -------
@@ -99,18 +99,24 @@ def build_many(
     'failed'
     """
     paths = checked_paths(slides)
-    unknown = set(options) - {"entities", "edges", "features", "mask", "workers"}
+    unknown = set(options) - {"entities", "edges", "features", "mask", "workers", "encoder"}
     if unknown:
         raise ValueError(
-            f"options: unknown {sorted(unknown)}; valid are entities, edges, features, mask, workers"
+            f"options: unknown {sorted(unknown)}; valid are entities, edges, features, mask, workers, encoder"
         )
     plan = make_plan(
-        options.get("entities", ("cell", "tissue", "patch")), options.get("edges"), options.get("features")
+        options.get("entities", ("cell", "tissue", "patch")),
+        options.get("edges"),
+        options.get("features"),
+        options.get("encoder"),
     )
+    described = parameters(
+        plan, options.get("mask", "auto"), None
+    )  # once: it reads all weights of an encoder
     jobs = []
     for path in paths:
         own_mpp = mpp.get(path.stem) if isinstance(mpp, Mapping) else mpp
-        code = parameters_hash(parameters(plan, options.get("mask", "auto"), own_mpp))
+        code = parameters_hash({**described, "mpp": describe(own_mpp)})
         jobs.append(Job(path, code, {"mpp": own_mpp, **options}))
     return run_jobs(_build, jobs, out, executor, overwrite, skip_errors, progress)
 

@@ -1,6 +1,7 @@
 """What `build_graph` was asked to do: options checked, defaults filled in, before a single pixel is read."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from histograph.entities import Entities, NucleusSettings, nuclei, patches, regions, superpixels
 from histograph.features import GROUPS, FeatureTable, PatchEncoder
+from histograph.features.named import cached_encoder
 from histograph.graphs.points import ATTRIBUTES
 from histograph.graphs.schema import EdgeType
 
@@ -49,6 +51,49 @@ _SQUARE_MPP = {"patch": 1.0, "region": 4.0}
 _SHARED = ("slide", "mask", "workers", "progress")
 
 
+# What goes to `load_encoder` and what to `embed_entities`, when the encoder of patches is given as a dict.
+_LOAD_OPTIONS = ("mpp", "mean", "std", "size_px", "tokens", "name", "device")
+_EMBED_OPTIONS = ("batch_size", "mixed_precision")
+
+
+@dataclass(frozen=True)
+class PatchVectors:
+    """Features of patches by an encoder that reads each patch whole.
+
+    Parameters
+    ----------
+    encoder : PatchEncoder
+        The encoder.
+    batch_size : int
+        Patches a batch.
+    mixed_precision : bool, "bf16" or "fp16"
+        As of `histograph.features.embed_entities`.
+    device : str or torch.device, optional
+        Where it runs; default: where it is.
+
+    Examples
+    --------
+    >>> encoder = PatchEncoder(torch.nn.Flatten(), (0, 0, 0), (1, 1, 1), size_px=2, mpp=None, name="pixels")
+    >>> PatchVectors(encoder).batch_size
+    64
+    """
+
+    encoder: PatchEncoder
+    batch_size: int = 64
+    mixed_precision: Any = False
+    device: Any = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size != int(self.batch_size) or self.batch_size < 1:
+            raise ValueError(
+                f"encoder['batch_size'] must be a whole number of at least 1, found {self.batch_size!r}"
+            )
+        if self.mixed_precision not in (False, True, "bf16", "fp16"):
+            raise ValueError(
+                f"encoder['mixed_precision'] must be False, True, 'bf16' or 'fp16', found {self.mixed_precision!r}"
+            )
+
+
 @dataclass(frozen=True)
 class Plan:
     """Options of one build, complete and checked.
@@ -60,7 +105,8 @@ class Plan:
     edges : dict
         Edge type -> ``{"method": …, "attributes": …, further options}``.
     features : dict
-        Node type -> ``{"groups": …, "mpp": …}``, `PatchEncoder`, `FeatureTable`, DataFrame or (N, F) array.
+        Node type -> ``{"groups": …, "mpp": …}``, `PatchVectors`, `PatchEncoder`, `FeatureTable`, DataFrame or
+        (N, F) array.
 
     Examples
     --------
@@ -77,12 +123,13 @@ def make_plan(
     entities: Sequence[str] | Mapping[str, Any],
     edges: Mapping[Any, Any] | None,
     features: Mapping[str, Any] | None,
+    encoder: Any = None,
 ) -> Plan:
     """Check the options of `build_graph` and fill in the defaults.
 
     Parameters
     ----------
-    entities, edges, features
+    entities, edges, features, encoder
         As of `histograph.graphs.build_graph`.
 
     Returns
@@ -104,7 +151,38 @@ def make_plan(
     8
     """
     found = _entities(entities)
-    return Plan(found, _edges(edges or {}, list(found)), _features(features or {}, list(found)))
+    plan = Plan(found, _edges(edges or {}, list(found)), _features(features or {}, list(found)))
+    if encoder is not None:
+        if "patch" not in found:
+            raise ValueError(
+                f"encoder: it embeds patches, and entities has {sorted(found)}; add 'patch', or give the encoder to "
+                "other entities as features={'cell': histograph.features.load_encoder(…)}"
+            )
+        if features and features.get("patch") is not None:
+            raise ValueError("encoder: features['patch'] is given too; give one of them")
+        vectors = plan.features["patch"] = _patch_vectors(encoder)
+        squares = found["patch"]
+        if isinstance(squares, Mapping) and "size_um" in squares:
+            vectors.encoder.fitted(squares["size_um"])  # a size that does not fit is refused before any slide
+    return plan
+
+
+def _patch_vectors(encoder: Any) -> PatchVectors:
+    """Load the encoder of patches and take its options apart."""
+    if not isinstance(encoder, Mapping):
+        return PatchVectors(cached_encoder(encoder))
+    for key in encoder:
+        _one_of(key, ["encoder", *_LOAD_OPTIONS, *_EMBED_OPTIONS], "encoder")
+    if "encoder" not in encoder:
+        raise ValueError(
+            "encoder: a dict needs the key 'encoder', a name such as 'hf:owkin/phikon' or a module"
+        )
+    options = {key: value for key, value in encoder.items() if key in _EMBED_OPTIONS}
+    loading = {key: value for key, value in encoder.items() if key in _LOAD_OPTIONS and value is not None}
+    named = isinstance(encoder["encoder"], (str, os.PathLike))
+    # what the caller made stays where it is between slides
+    target = None if named else loading.pop("device", None)
+    return PatchVectors(cached_encoder(encoder["encoder"], **loading), **options, device=target)
 
 
 def _one_of(value: Any, valid: Sequence[str], what: str) -> str:

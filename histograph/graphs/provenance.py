@@ -13,7 +13,7 @@ import torch
 
 from histograph.entities import Entities
 from histograph.features import FeatureTable, PatchEncoder
-from histograph.graphs.plan import Plan
+from histograph.graphs.plan import PatchVectors, Plan
 from histograph.slides import TissueMask
 
 PACKAGES = ("histograph", "numpy", "scipy", "scikit-image", "torch", "torch-geometric")
@@ -68,7 +68,11 @@ def describe(value: Any) -> Any:
     if isinstance(value, PatchEncoder):
         weights = [item.detach().cpu().float().numpy() for item in value.module.state_dict().values()]
         facts = {key: describe(getattr(value, key)) for key in ("name", "mpp", "size_px", "mean", "std")}
-        return {"encoder": facts, "digest": _digest(*weights)}
+        # which tokens make the vector is in no weight
+        tokens = {"tokens": value.module.tokens} if hasattr(value.module, "tokens") else {}
+        return {"encoder": {**facts, **describe(tokens)}, "digest": _digest(*weights)}
+    if isinstance(value, PatchVectors):  # batch size and device do not change what is meant
+        return {"whole": describe(value.encoder), "mixed_precision": describe(value.mixed_precision)}
     raise TypeError(f"cannot describe a {type(value).__name__} in the provenance of a graph: {value!r}")
 
 

@@ -36,6 +36,9 @@ class Patches:
         (B, H, W, 3) red, green, blue; uint8 from 0 to 255, or floating point from 0 to 1.
     names : tuple of str or None
         Where each patch comes from (its slide or file), for the tables of its vectors; not read by methods.
+    row : Tensor or None
+        (B,) int64, the number of each patch in its data set, for methods that remember patches; as `PatchDataset`
+        gives it.
 
     Examples
     --------
@@ -46,6 +49,7 @@ class Patches:
 
     image: Tensor
     names: tuple[str, ...] | None = None
+    row: Tensor | None = None
 
     @property
     def num_graphs(self) -> int:
@@ -53,8 +57,9 @@ class Patches:
         return self.image.shape[0]
 
     def to(self, *args: Any, **kwargs: Any) -> "Patches":
-        """Move the pixels, with the arguments of `torch.Tensor.to`."""
-        return Patches(self.image.to(*args, **kwargs), self.names)
+        """Move the pixels, with the arguments of `torch.Tensor.to`; the numbers go where they go, and stay whole."""
+        image = self.image.to(*args, **kwargs)
+        return Patches(image, self.names, None if self.row is None else self.row.to(image.device))
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,41 @@ class Method(nn.Module):
         dataset : sequence of Data, or PatchDataset
             All training graphs or patches.
         """
+
+    def schedule(self, step: int, total_steps: int, warmup_steps: int) -> dict[str, float]:
+        """Learn where the run is, before a step, and say how the optimiser's settings change; as they are by default.
+
+        Parameters
+        ----------
+        step : int
+            Number of optimiser steps made so far, from 0.
+        total_steps : int
+            Steps of the whole run.
+        warmup_steps : int
+            Steps in which the learning rate rises.
+
+        Returns
+        -------
+        dict of str to float
+            ``"lr"``, if the method has a schedule of its own: the factor of the trainer's peak learning rate.
+            ``"weight_decay"``: the factor of the weight decay of every group.
+        """
+        return {}
+
+    def limit_gradients(self, limit: float) -> bool:
+        """Shorten or drop gradients before the optimiser's step, in the method's own way; not done by default.
+
+        Parameters
+        ----------
+        limit : float
+            The trainer's ``gradient_clip``; 0 for no limit.
+
+        Returns
+        -------
+        bool
+            Whether it is done; otherwise the trainer limits the norm of the whole gradient.
+        """
+        return False
 
     def after_step(self, step: int) -> None:
         """Follow an optimiser step (teacher, memory bank); does nothing unless a method says otherwise.

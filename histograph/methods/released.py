@@ -4,18 +4,19 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from . import hmgdm_checkpoint, pama_checkpoint
+from . import dino_checkpoint, gcmae_checkpoint, hmgdm_checkpoint, pama_checkpoint
 from .base import Method
+from .dino import DINO
+from .gcmae import GCMAE
 from .hmgdm import HMGDM
 from .pama import PAMA
 from .pama_released_classifier import ReleasedPAMAClassifier
 from .torch_files import read_torch_file, some
 
 # where checkpoints keep their weights, and a tensor that every checkpoint of a family has
-_HOLDERS = ("state_dict", "model", "Diffmodel")
-_HMGDM, _PAMA = "x_embedding.0.weight", "kernel_token"
+_HOLDERS = ("state_dict", "model", "Diffmodel", "teacher", "student")
+_HMGDM, _PAMA, _DINO = "x_embedding.0.weight", "kernel_token", "backbone.cls_token"
+_GCMAE = "lemniscate.memory"
 _ADVICE = "where you trust it, save its weights alone with torch.save(checkpoint[...], ...) and load that"
 
 
@@ -33,12 +34,14 @@ def load_released(source: str | os.PathLike[str] | Mapping[str, Any], **settings
     **settings
         What a checkpoint does not tell, as released by default. H-MGDM: ``heads``, ``theta``, ``node_mask_ratio``,
         ``edge_mask_ratio``, ``target``, ``pooling``. PAMA: ``anchor_dropout``, ``patches_per_anchor``,
-        ``num_anchors``, ``dropout``, ``drop_path``, and in pre-training ``mask_ratio`` and ``normalise_target``.
+        ``num_anchors``, ``dropout``, ``drop_path``, and in pre-training ``mask_ratio`` and ``normalise_target``. DINO:
+        ``heads``, ``mean``, ``std``, views and schedules, see :class:`DINO`. GCMAE: see
+        :func:`histograph.methods.gcmae_checkpoint.load_released`.
 
     Returns
     -------
-    HMGDM, PAMA or ReleasedPAMAClassifier
-        With ``official_compat=True``, in evaluation mode, on the CPU; the last for a PAMA that was fine-tuned.
+    HMGDM, PAMA, GCMAE, ReleasedPAMAClassifier or DINO
+        With ``official_compat=True``, in evaluation mode, on the CPU; the classifier for a PAMA that was fine-tuned.
 
     Raises
     ------
@@ -65,26 +68,31 @@ def load_released(source: str | os.PathLike[str] | Mapping[str, Any], **settings
     keys = {str(key).removeprefix("module.") for weights in [content, *held] for key in weights}
     if _HMGDM in keys:
         return hmgdm_checkpoint.load_released(content, **settings)
+    if _GCMAE in keys:
+        return gcmae_checkpoint.load_released(content, **settings)
     if _PAMA in keys:
         return pama_checkpoint.load_released(content, **settings)
+    if _DINO in keys:
+        return dino_checkpoint.load_released(content, **settings)
     raise ValueError(
-        f"source must hold the weights of a released H-MGDM (with {_HMGDM}) or PAMA (with {_PAMA}), by themselves or "
-        f"under {', '.join(map(repr, _HOLDERS))}; found the keys {some(sorted(keys))}"
+        f"source must hold the weights of a released H-MGDM (with {_HMGDM}), PAMA (with {_PAMA}), GCMAE (with "
+        f"{_GCMAE}) or DINO (with {_DINO}), by themselves or under "
+        f"{', '.join(map(repr, _HOLDERS))}; found the keys {some(sorted(keys))}"
     )
 
 
-def to_released(method: Method) -> dict[str, Tensor]:
+def to_released(method: Method) -> dict[str, Any]:
     """Give the weights under the names and in the shapes of the released code.
 
     Parameters
     ----------
-    method : HMGDM, PAMA or ReleasedPAMAClassifier
-        Made with ``official_compat=True``.
+    method : HMGDM, PAMA, GCMAE, ReleasedPAMAClassifier or DINO
+        Made with ``official_compat=True``; DINO of either form, for they have the same weights.
 
     Returns
     -------
     dict of str to Tensor
-        Copies on the CPU, in the released order.
+        Copies on the CPU, in the released order; of DINO one each for ``"student"``, ``"teacher"`` and ``"dino_loss"``.
 
     Raises
     ------
@@ -100,8 +108,12 @@ def to_released(method: Method) -> dict[str, Tensor]:
     """
     if isinstance(method, PAMA | ReleasedPAMAClassifier):
         return pama_checkpoint.to_released(method)
+    if isinstance(method, GCMAE):
+        return gcmae_checkpoint.to_released(method)
     if isinstance(method, HMGDM):
         return hmgdm_checkpoint.to_released(method)
+    if isinstance(method, DINO):
+        return dino_checkpoint.to_released(method)
     raise ValueError(
-        f"method must be an HMGDM or PAMA made with official_compat=True, found {type(method).__name__}"
+        f"method must be an HMGDM, GCMAE or PAMA made with official_compat=True, found {type(method).__name__}"
     )

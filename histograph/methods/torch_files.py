@@ -1,5 +1,6 @@
 """Files of `torch.save` that others wrote, opened without running code from them."""
 
+import argparse
 import os
 import pickle
 from collections import OrderedDict
@@ -22,6 +23,7 @@ _NUMPY: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((_rebuild_number, f"{package}.multiarray.scalar") for package in ("numpy.core", "numpy._core")),
     # the released configuration of H-MGDM is of a class of dictionaries whose package is not needed to read it
     (OrderedDict, "easydict.EasyDict"),
+    argparse.Namespace,  # the arguments of a run, beside its weights
 ]
 
 
@@ -63,7 +65,9 @@ def read_torch_file(path: str | os.PathLike[str], name: str, advice: str) -> Map
     try:
         with torch.serialization.safe_globals(_NUMPY):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except PermissionError:
+        raise
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:  # the last of some cut files
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
         raise ValueError(
             f"{name}: {path} is not a file of torch.save with tensors, arrays, numbers, text, lists and dictionaries "

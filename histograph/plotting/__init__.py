@@ -6,6 +6,7 @@ down, as on the slide.
 """
 
 from .anchors import plot_anchor_attention
+from .attention import plot_attention, plot_attention_heads
 from .clusters import plot_clusters
 from .comparison import plot_comparison
 from .embedding import plot_embedding
@@ -18,6 +19,8 @@ from .training import plot_training
 __all__ = [
     "plot",
     "plot_anchor_attention",
+    "plot_attention",
+    "plot_attention_heads",
     "plot_clusters",
     "plot_comparison",
     "plot_embedding",

@@ -126,7 +126,11 @@ def collate(graphs: list[Any], fields: tuple[str, ...]) -> Batch | Patches:
     if isinstance(graphs[0], Patches):
         if "image" not in fields:
             raise TypeError(f"data: the method reads {', '.join(fields)} of graphs, found image patches")
-        return Patches(torch.cat([item.image for item in graphs]))
+        rows = [item.row for item in graphs if item.row is not None]
+        return Patches(
+            torch.cat([item.image for item in graphs]),
+            row=torch.cat(rows) if len(rows) == len(graphs) else None,
+        )
     return Batch.from_data_list(
         [Data(**{name: graph[name] for name in fields if graph.get(name) is not None}) for graph in graphs]
     )

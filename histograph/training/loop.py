@@ -240,6 +240,8 @@ class _Run:
     ) -> None:
         self.fabric, self.method, self.optimizer, self.settings = fabric, method, optimizer, settings
         self.total_steps, self.identity, self.watch = total_steps, identity, watch
+        # as given, for a method may change them from step to step, and a checkpoint keeps the last
+        self.decays = [group["weight_decay"] for group in optimizer.param_groups]
         self.model, self.stepper = fabric.setup(method, optimizer)
         self.epoch, self.step, self.rate = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
@@ -270,9 +272,7 @@ class _Run:
         sums: dict[str, float] = {}
         graphs = 0
         for batch in loader:
-            self.rate = learning_rate(self.step, self.total_steps, self.settings)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * group.get("lr_scale", 1.0)
+            self._set_rates()
             terms = self.model(self.fabric.to_device(batch))
             values = {name: float(term.detach()) for name, term in terms.items()}
             if not math.isfinite(values["loss"]):
@@ -282,9 +282,7 @@ class _Run:
                 )
             self.stepper.zero_grad()
             self.fabric.backward(terms["loss"])
-            if self.settings.gradient_clip > 0:
-                limit = self.settings.gradient_clip
-                self.fabric.clip_gradients(self.model, self.stepper, max_norm=limit, error_if_nonfinite=False)
+            self._limit_gradients()
             self.stepper.step()
             self.step += 1
             self.method.after_step(self.step)
@@ -292,6 +290,29 @@ class _Run:
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value * batch.num_graphs
         return {name: self._mean_over_processes(value / graphs) for name, value in sums.items()}
+
+    def _set_rates(self) -> None:
+        """Give the optimiser the learning rate and weight decay of this step."""
+        warmup = warmup_steps(self.total_steps, self.settings)
+        own = self.method.schedule(self.step, self.total_steps, warmup)
+        if "lr" in own:
+            self.rate = self.settings.lr * own["lr"]
+        else:
+            self.rate = learning_rate(self.step, self.total_steps, self.settings)
+        for group, decay in zip(self.optimizer.param_groups, self.decays, strict=True):
+            group["lr"] = self.rate * group.get("lr_scale", 1.0)
+            group["weight_decay"] = decay * own.get("weight_decay", 1.0)
+
+    def _limit_gradients(self) -> None:
+        """Let the method limit its gradients, or limit the norm of all."""
+        limit = self.settings.gradient_clip
+        if type(self.method).limit_gradients is not Method.limit_gradients:
+            # the method must see gradients as they are, not scaled up for half precision; that is done once a step
+            self.fabric.strategy.precision.unscale_gradients(self.optimizer)
+            if not self.method.limit_gradients(limit) and limit > 0:
+                torch.nn.utils.clip_grad_norm_(self.method.parameters(), limit)
+        elif limit > 0:
+            self.fabric.clip_gradients(self.model, self.stepper, max_norm=limit, error_if_nonfinite=False)
 
     def state(self) -> dict[str, Any]:
         """Give all that a resume needs; random state is not part of it, for every epoch seeds its own."""
@@ -343,11 +364,34 @@ def learning_rate(step: int, total: int, settings: Settings) -> float:
     >>> [round(learning_rate(step, 4, settings), 3) for step in range(4)]
     [0.5, 1.0, 1.0, 0.505]
     """
-    rising = round(settings.warmup * total)
+    rising = warmup_steps(total, settings)
     if step < rising:
         return settings.lr * (step + 1) / rising
     done = (step - rising) / max(total - rising, 1)
     return settings.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def warmup_steps(total: int, settings: Settings) -> int:
+    """Count the steps with rising learning rate.
+
+    Parameters
+    ----------
+    total
+        All steps.
+    settings
+        With `warmup`, their share.
+
+    Returns
+    -------
+    int
+        Of all steps.
+
+    Examples
+    --------
+    >>> warmup_steps(40, Settings(1, 1, 1.0, 0.0, 0.05, 0.0, 0, 1, "32-true"))
+    2
+    """
+    return round(settings.warmup * total)
 
 
 def require(name: str, fine: bool, expected: str, found: Any) -> None:

@@ -221,7 +221,7 @@ class PatchDataset(Dataset):
             place = range(len(self))[index]
             part, row = int(self._part[place]), int(self._row[place])
             image = self._sources[part].read(np.array([row]))
-            return Patches(torch.from_numpy(image), (self._sources[part].name(row),))
+            return Patches(torch.from_numpy(image), (self._sources[part].name(row),), torch.tensor([place]))
         rows = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index)
         if rows.ndim != 1 or (rows.dtype == bool and len(rows) != len(self)):
             raise IndexError(

@@ -172,7 +172,7 @@ def test_broken_checkpoints_are_explained(pretrained, edit, words):
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, {"weight": torch.zeros(2)}, {"model": {"a": 1}}])
 def test_other_checkpoints_are_told_apart(content):
     with pytest.raises(
-        ValueError, match=r"released H-MGDM \(with x_embedding.0.weight\) or PAMA \(with kernel_token\)"
+        ValueError, match=r"released H-MGDM \(with x_embedding.0.weight\), PAMA \(with kernel_token\)"
     ):
         load_released(content)
 

@@ -1,0 +1,191 @@
+"""From the tokens of a transformer to one vector an image: the class token, the mean of the others, or both."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TOKENS = ("cls", "mean", "cls+mean", "all")
+
+
+def pool_tokens(tokens: Tensor, which: str, prefix: int) -> Tensor:
+    """Make one vector of the tokens of each image.
+
+    Parameters
+    ----------
+    tokens : Tensor
+        (B, T, D), those without a place in the image (class token, registers) first.
+    which : {"cls", "mean", "cls+mean", "all"}
+        The first token, the mean of those with a place, one after the other, or the mean of all tokens.
+    prefix : int
+        Number of tokens without a place.
+
+    Returns
+    -------
+    Tensor
+        (B, D), or (B, 2 D) for both.
+
+    Raises
+    ------
+    ValueError
+        When `which` is unknown, or there is no class token to take.
+
+    Examples
+    --------
+    >>> tokens = torch.tensor([[[9.0], [7.0], [1.0], [3.0]]])  # class token, one register, two squares
+    >>> pool_tokens(tokens, "cls+mean", prefix=2)
+    tensor([[9., 2.]])
+    """
+    if which not in TOKENS:
+        raise ValueError(f"tokens must be one of {', '.join(TOKENS)}; found {which!r}")
+    if which == "all":
+        return tokens.mean(1)
+    if prefix == 0 and which != "mean":
+        raise ValueError(f"tokens={which!r}: the network has no class token; give tokens='mean'")
+    parts = []
+    if which != "mean":
+        parts.append(tokens[:, 0])
+    if which != "cls":
+        parts.append(tokens[:, prefix:].mean(1))
+    return torch.cat(parts, dim=1)
+
+
+class TokenVectors(nn.Module):
+    """A network of tokens, as `histograph.nn.VisionTransformer`, that gives one vector an image.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (B, 3, H, W) to tokens (B, T, D).
+    tokens : {"cls", "mean", "cls+mean", "all"}
+        What the vector is made of.
+    prefix : int
+        Number of tokens without a place in the image, the class token first.
+
+    Examples
+    --------
+    >>> from histograph.nn import VisionTransformer
+    >>> vit = VisionTransformer(image_size=16, patch_size=8, dim=12, depth=1, heads=2)
+    >>> TokenVectors(vit, "cls+mean")(torch.zeros(5, 3, 16, 16)).shape
+    torch.Size([5, 24])
+    """
+
+    def __init__(self, network: nn.Module, tokens: str = "cls", prefix: int = 1) -> None:
+        super().__init__()
+        if tokens not in TOKENS:
+            raise ValueError(f"tokens must be one of {', '.join(TOKENS)}; found {tokens!r}")
+        self.network, self.tokens, self.prefix = network, tokens, prefix
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the vectors (B, D) of normalised images (B, 3, H, W)."""
+        return pool_tokens(self.network(images), self.tokens, self.prefix)
+
+
+class PooledVectors(nn.Module):
+    """A `histograph.nn.VisionTransformer` whose vector is the last norm of the mean of its squares.
+
+    Fine-tuned masked autoencoders are read in this order; `TokenVectors` takes the mean after the norm.
+
+    Parameters
+    ----------
+    network : VisionTransformer
+        The network.
+    """
+
+    #: As `TokenVectors.tokens`, for the record of a graph.
+    tokens = "norm of the mean"
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the vectors (B, D) of normalised images (B, 3, H, W)."""
+        network: Any = self.network
+        return network.pooled(images, "mean")
+
+
+class TransformersVectors(nn.Module):
+    """A model of the transformers library that gives one vector an image.
+
+    How many tokens have no place in the image is the number of tokens less the number of squares, so that class
+    tokens, registers and the tokens of distillation need no table.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Returns an object with ``last_hidden_state`` (B, T, D), or (B, C, h, w) for a convolutional network.
+    patch_size : int or None
+        Side of a token in pixels; None for a network that merges tokens or has none.
+    tokens : {"cls", "mean", "cls+mean", "all"} or None
+        What the vector is made of; None takes the class token where there is one, else the mean.
+    """
+
+    def __init__(self, network: nn.Module, patch_size: int | None, tokens: str | None = None) -> None:
+        super().__init__()
+        if tokens not in (None, *TOKENS):
+            raise ValueError(f"tokens must be one of {', '.join(TOKENS)}; found {tokens!r}")
+        self.network, self.patch_size, self.tokens = network, patch_size, tokens
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the vectors (B, D) of normalised images (B, 3, H, W)."""
+        hidden = self.network(pixel_values=images).last_hidden_state
+        if hidden.ndim == 4:
+            hidden = hidden.flatten(2).transpose(1, 2)
+        squares = hidden.shape[1]
+        if self.patch_size is not None:
+            squares = (images.shape[2] // self.patch_size) * (images.shape[3] // self.patch_size)
+        # a network that merges squares on its way has fewer tokens than squares, and no class token
+        prefix = max(hidden.shape[1] - squares, 0)
+        return pool_tokens(hidden, self.tokens or ("cls" if prefix else "mean"), prefix)
+
+
+class TimmVectors(nn.Module):
+    """A transformer of the timm library, its vector made of chosen tokens instead of timm's own pooling.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        With timm's ``forward_features`` to tokens (B, T, D) and ``num_prefix_tokens``.
+    tokens : {"cls", "mean", "cls+mean", "all"}
+        What the vector is made of.
+    """
+
+    def __init__(self, network: nn.Module, tokens: str) -> None:
+        super().__init__()
+        if tokens not in TOKENS:
+            raise ValueError(f"tokens must be one of {', '.join(TOKENS)}; found {tokens!r}")
+        self.network, self.tokens = network, tokens
+        self.prefix = int(getattr(network, "num_prefix_tokens", 0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the vectors (B, D) of normalised images (B, 3, H, W)."""
+        network: Any = self.network
+        hidden = network.forward_features(images)
+        if hidden.ndim != 3:
+            raise ValueError(
+                f"tokens={self.tokens!r}: the network has no tokens, its features have shape {tuple(hidden.shape)}; "
+                "leave tokens out"
+            )
+        return pool_tokens(hidden, self.tokens, self.prefix)
+
+
+class MethodVectors(nn.Module):
+    """A method of image patches that gives the vectors of its `encode`; it normalises colours itself.
+
+    Parameters
+    ----------
+    method : histograph.methods.Method
+        One whose batches are `histograph.methods.Patches`.
+    """
+
+    def __init__(self, method: nn.Module) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the vectors (B, D) of images (B, 3, H, W) from 0 to 1."""
+        from histograph.methods import Patches
+
+        method: Any = self.method
+        return method.encode(Patches(images.permute(0, 2, 3, 1))).graph
