@@ -5,7 +5,7 @@
 FOLDER holds .npz files of arrays written by the released code; the README beside them says what each is. Weights,
 inputs, sizes and masks come from the files. Prints the largest absolute error of every array that the code computed,
 names the arrays that were inputs, and exits with an error when an array is further off than the tolerance, or when a
-file or an array is not checked.
+file or an array is not checked. Where an array has numbers above 1, the tolerance is in units of its largest.
 """
 
 import argparse
@@ -25,21 +25,22 @@ Arrays = dict[str, np.ndarray]
 Kinds = dict[str, tuple[tuple[str, ...], Callable[[Arrays], Arrays]]]
 
 
-def error_of(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Give the largest absolute difference, infinity where shapes differ or a number is missing.
+def error_of(found: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """Give the largest absolute difference, and the same in units of the largest number wanted, where that is above 1.
 
-    Where an array has numbers beyond 1, as gradients may, it is in units of the largest: 1e-5 of 2,000 is less than
-    single precision can hold.
+    Both are infinite where shapes differ or a number is missing. The second is what is compared with the tolerance: a
+    gradient of 2,000 is held by single precision to 1e-4 and no better.
     """
     if found.shape != wanted.shape:
-        return float("inf")
+        return float("inf"), float("inf")
     gap = np.abs(found.astype(np.float64) - wanted.astype(np.float64))
     size = np.nan_to_num(np.abs(wanted.astype(np.float64))).max(initial=1.0)
-    return float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0) / size)
+    largest = float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
+    return largest, largest / float(size)
 
 
-def check_file(path: Path, kinds: Kinds) -> tuple[dict[str, float], list[str], list[str]]:
-    """Give the error of each array, the names of inputs, and complaints."""
+def check_file(path: Path, kinds: Kinds) -> tuple[dict[str, tuple[float, float]], list[str], list[str]]:
+    """Give both errors of each array, the names of inputs, and complaints."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     fitting = [kind for kind in kinds if path.stem == kind or path.stem.startswith(f"{kind}_")]
@@ -65,22 +66,23 @@ def check_folder(folder: Path, kinds: Kinds, tolerance: float) -> list[str]:
     """Print the tables and give the complaints."""
     files = sorted(folder.glob("*.npz"))
     complaints = [] if files else [f"{folder} has no .npz files"]
-    rows, inputs, worst = [], [], 0.0
+    rows, inputs, worst, scaled = [], [], 0.0, 0.0
     for path in files:
         errors, given, problems = check_file(path, kinds)
         complaints += problems
         inputs.append(f"- {path.name}: {grouped(given)}")
-        for name, error in errors.items():
-            rows.append(f"| {path.name} | {name} | {error:.1e} |")
-            worst = max(worst, error)
-            if not error <= tolerance:
-                complaints.append(f"{path.name}: {name} is off by {error:.1e}")
-    print("| file | array | largest absolute error |\n|---|---|---|")
+        for name, (error, share) in errors.items():
+            rows.append(f"| {path.name} | {name} | {error:.1e} | {share:.1e} |")
+            worst, scaled = max(worst, error), max(scaled, share)
+            if not share <= tolerance:
+                complaints.append(f"{path.name}: {name} is off by {error:.1e}, in its units {share:.1e}")
+    print("| file | array | largest absolute error | in units of max(1, largest number) |\n|---|---|---|---|")
     print("\n".join(rows))
     print("\nInputs, not computed here:\n")
     print("\n".join(inputs))
     print(
-        f"\n{len(rows)} arrays of {len(files)} files; largest absolute error {worst:.1e}, tolerance {tolerance:g}"
+        f"\n{len(rows)} arrays of {len(files)} files; largest absolute error {worst:.1e}, in units of an array's "
+        f"largest number where that is above 1: {scaled:.1e}, tolerance {tolerance:g}"
     )
     return complaints
 
