@@ -6,15 +6,20 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
 import histograph as hg
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def test_python_example_runs(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    before, probe = code.replace("epochs=50", "epochs=1, progress=False").split("hg.evaluation", 1)
+def blocks() -> list[str]:
+    """Give what README shows in Python."""
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_slide_to_vectors_runs(tmp_path, monkeypatch):
+    before, probe = blocks()[0].replace("epochs=50", "epochs=1, progress=False").split("hg.evaluation", 1)
     shutil.copy(hg.bundled.slide_path(), tmp_path / "slide.svs")
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
@@ -26,6 +31,41 @@ def test_python_example_runs(tmp_path, monkeypatch):
     assert (tmp_path / "slide.safetensors").exists() and (tmp_path / "runs/hmgdm/method.safetensors").exists()
     assert set(names["result"].metrics) == {"accuracy", "f1", "auc"}
     matplotlib.pyplot.close("all")
+
+
+def test_patch_features_to_slide_vectors_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slide = hg.build_graph(hg.bundled.slide_path(), {"patch": {"size_um": 64}}, mask=None)
+    files = [hg.write_patch_features(slide, f"{name}.h5", layout="trident") for name in "abcd"]
+    code = (
+        blocks()[1]
+        .replace("epochs=100", "epochs=1, progress=False")
+        .replace(".shape[1])", ".shape[1], **small)")
+    )
+    code = code.replace("groups=patients)", "groups=patients, epochs=1, progress=False)")
+    small = {
+        "hidden_dim": 16,
+        "layers": 2,
+        "heads": 2,
+        "decoder_dim": 16,
+        "decoder_layers": 1,
+        "patches_per_anchor": 8,
+    }
+    patients = np.arange(4)
+    names = {"hg": hg, "files": files, "y": patients % 2, "patients": patients}
+    exec(code, names | {"small": small})
+
+
+def test_patch_encoders_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(hg.bundled.slide_path(), tmp_path / "slide.svs")
+    (tmp_path / "patches").mkdir()
+    for i, image in enumerate(hg.bundled.patches().images[:8]):
+        Image.fromarray(image).save(tmp_path / "patches" / f"{i}.png")
+    code = blocks()[2].replace("epochs=50", "epochs=1, progress=False")
+    names: dict = {"hg": hg}
+    exec(code.replace("hf:owkin/phikon", "runs/gcmae/method.safetensors"), names)
+    assert names["graph"]["patch"].x.shape[1] == 192
 
 
 def test_every_linked_file_exists():
