@@ -6,9 +6,10 @@ A FOLDER holds one of: slides (*.svs, *.ndpi, *.mrxs); CRCHistoPhenotypes (Sirin
 `images/*.png` of 500 x 500 pixels; `lung_df_small.csv.gz` (https://github.com/julia-wrobel/mxfda, folder data-raw).
 
 Slides are cut into windows of 20 x 20 patches over the tissue, at each of --patch-um; whole slides are held out, in
-turn where there are three or fewer. Each picture is a slide of patches of 32 pixels, a quarter of them held out. Each
-field of lung cells is a slide of patches of 50 um, with counts of phenotypes, and a quarter of the patients is held
-out. Features are standardised by the training patches and cut at 4 standard deviations.
+turn where there are three or fewer, or with `--hold-out windows` a quarter of the windows, of slides that others are
+trained on. Each picture is a slide of patches of 32 pixels, a quarter of them held out. Each field of lung cells is a
+slide of patches of 50 um, with counts of phenotypes, and a quarter of the patients is held out. Features are
+standardised by the training patches and cut at 4 standard deviations.
 
 All rows answer for the same hidden patches of the held-out slides; features of hidden patches are blanked before PAMA
 reads a slide. The score is the mean squared error over features in training variances: 0 is perfect, and guessing the
@@ -61,7 +62,10 @@ def read(folder: Path, options: argparse.Namespace) -> Iterator[tuple[str, list[
     elif any(any(folder.glob(f"*{suffix}")) for suffix in SLIDES):
         for size in options.patch_um:
             windows = slide_windows(folder, size, options.window, options.mpp)
-            yield f"slides, patches of {size:g} um", windows
+            if options.hold_out == "windows":
+                for number, window in enumerate(windows):
+                    window.group = number
+            yield f"slides, patches of {size:g} um, {options.hold_out} held out", windows
     else:
         refuse(folder, EXPECTED)
 
@@ -119,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--patch-um", type=float, nargs="+", default=[16.0, 32.0], help="of slides")
     parser.add_argument(
         "--window", type=int, default=20, help="patches across a window of a slide, and down it"
+    )
+    parser.add_argument(
+        "--hold-out", choices=("slides", "windows"), default="slides", help="what of slides is asked about"
     )
     parser.add_argument("--mpp", type=float, default=0.5, help="um per pixel of slides that do not say")
     parser.add_argument("--patch-px", type=int, default=32, help="of pictures")
