@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.distance import pdist
 from sklearn.cluster import KMeans
 from torch import Tensor
 
@@ -163,7 +162,9 @@ def largest_distance(places: Tensor) -> float:
     except (QhullError, ValueError):
         # all on one line, or fewer than three: the ends
         corners = table[np.lexsort(table.T)[[0, -1]]]
-    return float(pdist(corners).max())
+    ends = torch.from_numpy(corners)
+    # by the same arithmetic as all distances: one unit in the last place more, and no patch were in the last bin
+    return float(_distances(ends, ends).max())
 
 
 def distance_bins(anchors: Tensor, places: Tensor, largest: float) -> Tensor:
@@ -188,8 +189,12 @@ def distance_bins(anchors: Tensor, places: Tensor, largest: float) -> Tensor:
     >>> distance_bins(places[:1], places, 4.0).tolist()
     [[0, 16, 64]]
     """
-    distance = (places - anchors.unsqueeze(1)).square().sum(2).sqrt()
-    return (distance / (largest / _INTERVALS or 1.0)).floor().long()
+    return (_distances(anchors, places) / (largest / _INTERVALS or 1.0)).floor().long()
+
+
+def _distances(anchors: Tensor, places: Tensor) -> Tensor:
+    """Give the distance of each anchor from each place, (K, P)."""
+    return (places - anchors.unsqueeze(1)).square().sum(2).sqrt()
 
 
 def direction_angles(anchors: Tensor, places: Tensor) -> Tensor:
