@@ -52,8 +52,9 @@ def test_patch_features_to_slide_vectors_runs(tmp_path, monkeypatch):
         "patches_per_anchor": 8,
     }
     patients = np.arange(4)
-    names = {"hg": hg, "files": files, "y": patients % 2, "patients": patients}
-    exec(code, names | {"small": small})
+    names: dict = {"hg": hg, "files": files, "y": patients % 2, "patients": patients, "small": small}
+    exec(code, names)
+    assert names["z"].graph.shape == (4, 16) and len(names["tuned"].predict(names["slides"])) == 4
 
 
 def test_patch_encoders_run(tmp_path, monkeypatch):

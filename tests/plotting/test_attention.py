@@ -76,8 +76,10 @@ def test_it_takes_what_a_network_gives() -> None:
     maps = class_attention(network, torch.rand(3, 16, 24))
     ax = plot_attention(torch.from_numpy(maps), torch.rand(16, 24, 3))
     ax.figure.canvas.draw()
+    assert ax.images[1].get_array().shape == (4, 6)
     plt.close(ax.figure)
     axes = plot_attention_heads(maps, np.zeros((16, 24, 3)))
+    assert axes.shape[0] == 2
     axes[0, 0].figure.canvas.draw()
     plt.close(axes[0, 0].figure)
 
