@@ -36,7 +36,9 @@ def test_without_data_they_say_what_is_needed(main, arguments, capsys):
 
 
 def test_another_folder_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match=r"must hold train.tar or train/0 and train/1"):
+    with pytest.raises(
+        SystemExit, match=r"must be a folder with train.tar or train/0 and train/1 of PatchCamelyon; found "
+    ):
         train.main(["dino", "--data", str(tmp_path)])
 
 

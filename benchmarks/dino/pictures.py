@@ -233,7 +233,7 @@ def pcam(folder: Path) -> list[Picture]:
             return [p for name, path in sides.items() for p in class_folders(path, name == other)]
         tars = {name: folder / f"{name}.tar" for name in ("train", other)}
         if all(path.is_file() for path in tars.values()):
-            return [p for name, path in tars.items() for p in _tar(path, name == other)]
+            return [p for name, path in tars.items() for p in tar_folders(path, name == other)]
     raise ValueError(
         f"{folder} must hold {PCAM_FILE.format(side='train', what='x')} (unpacked) and its fellows, or train and test "
         f"(or valid) as folders or .tar files with a folder for each class; found {listed(folder)}"
@@ -272,7 +272,8 @@ def _row(path: Path, row: int) -> np.ndarray:
     return np.asarray(_opened(path)[row])
 
 
-def _tar(path: Path, test: bool) -> list[Picture]:
+def tar_folders(path: Path, test: bool) -> list[Picture]:
+    """Read a .tar file with a folder of pictures for each class; its pictures stay in memory as they are packed."""
     found = []
     with tarfile.open(path) as archive:
         for member in archive:

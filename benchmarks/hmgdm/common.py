@@ -5,7 +5,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -90,6 +90,12 @@ def listed(folder: Path) -> str:
     """Name what a folder holds, for an error."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") or "nothing"
+
+
+def refuse(folder: Path, expected: str) -> NoReturn:
+    """Say what a folder should hold, and leave."""
+    held = listed(folder) if folder.is_dir() else "no folder"
+    sys.exit(f"--data: {folder} must be a folder with {expected}; found {held}")
 
 
 def makers(

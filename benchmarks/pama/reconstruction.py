@@ -27,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 from hmgdm import vectra_lung
+from hmgdm.common import refuse
 from hmgdm.few_labels import Scores, print_table
 from pama.guesses import AROUND, GUESSES, MEAN, NEAREST, RIDGE, WEIGHTED, fit_ridge, guess, hide
 from pama.networks import names, network, options_of, train
-from pama.sources import SLIDES, lung, pictures, refuse, scaled, slide_windows, split
+from pama.sources import SLIDES, lung, pictures, scaled, slide_windows, split
 from pama.tcga import UNTRAINED
 from torch import Tensor
 from torch_geometric.data import Data

@@ -31,9 +31,10 @@ import numpy as np
 import pandas as pd
 import torch
 from hmgdm import pcam, vectra_lung
+from hmgdm.common import refuse
 from hmgdm.few_labels import Scores, auc, fitted, print_table
 from pama.networks import names, network, options_of, train
-from pama.sources import lung, patch_graph, pictures, refuse, scaled, split
+from pama.sources import lung, patch_graph, pictures, scaled, split
 from pama.tcga import UNTRAINED
 from torch_geometric.data import Data
 from tqdm.auto import tqdm

@@ -4,15 +4,12 @@ A patch is measured from its own pixels or cells alone, so that a visible patch 
 not in the tissue itself.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
 from hmgdm import vectra_lung
-from hmgdm.common import listed
 from PIL import Image
 from scipy.spatial import cKDTree
 from torch_geometric.data import Data
@@ -141,9 +138,3 @@ def split(groups: Sequence[object], seed: int, share: float = 0.25) -> tuple[lis
         tested = {names[seed % len(names)]}
     rows = range(len(groups))
     return [i for i in rows if groups[i] not in tested], [i for i in rows if groups[i] in tested]
-
-
-def refuse(folder: Path, expected: str) -> NoReturn:
-    """Say what a folder should hold, and leave."""
-    held = listed(folder) if folder.is_dir() else "no folder"
-    sys.exit(f"--data: {folder} must be a folder with {expected}; found {held}")

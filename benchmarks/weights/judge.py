@@ -21,12 +21,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+from dino.protocol import hand_made
 from tqdm.auto import tqdm
-from weights.patches import MPP, read_split, refuse
+from weights.patches import MPP, read_split
 from weights.train import RECIPES, method_of
 
 import histograph as hg
-from histograph.features import load_encoder, region_features, save_encoder
+from histograph.features import load_encoder, save_encoder
 
 HAND = "hand-made (colour, stain, texture)"
 CARD = """\
@@ -37,16 +38,6 @@ On {asked} patches that were kept back (benchmarks/weights/judge.py):
 
 {table}
 """
-
-
-def hand_made(images: np.ndarray) -> np.ndarray:
-    """Measure colour, stain and texture of whole patches."""
-    whole = np.ones(images.shape[1:3], dtype=np.int32)
-    groups = ("color", "stain", "texture")
-    rows = [
-        region_features(whole, image, MPP, groups, workers=1).values[0] for image in tqdm(images, desc=HAND)
-    ]
-    return np.nan_to_num(np.stack(rows))
 
 
 def embedded(encoder: hg.features.PatchEncoder, images: np.ndarray, batch: int = 128) -> np.ndarray:
@@ -105,9 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("skipped: give --data FOLDER with train.tar and valid.tar of PatchCamelyon")
         return 0
     (images, y), (asked, y_asked) = read_split(options.data, "train"), read_split(options.data, "valid")
-    if images is None or asked is None:
-        refuse(options.data, "train" if images is None else "valid")
-    vectors = {HAND: (hand_made(images), hand_made(asked))}
+    measured = [
+        np.stack([hand_made(image, MPP) for image in tqdm(part, desc=HAND)]) for part in (images, asked)
+    ]
+    vectors = {HAND: (measured[0], measured[1])}
     if options.untrained:
         for name in RECIPES:
             encoder = load_encoder(method_of(name, seed=0), mpp=MPP)

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from weights.patches import read_split, refuse
+from weights.patches import read_split
 
 import histograph as hg
 
@@ -71,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("skipped: give --data FOLDER with train.tar or the folders 0 and 1 of PatchCamelyon")
         return 0
     images, _ = read_split(options.data, "train")
-    if images is None:
-        refuse(options.data, "train")
     out = options.out / f"{options.method} epochs={options.epochs} seed={options.seed}"
     log = hg.pretrain(
         method_of(options.method, options.seed),

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 METRICS = ("accuracy", "balanced_accuracy", "f1", "f1_weighted", "auc")
 
 
-def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+def check_metrics(metrics: Sequence[str], known: Sequence[str] = METRICS) -> tuple[str, ...]:
     """Check the names of metrics.
 
     Parameters
     ----------
     metrics
-        Names among "accuracy", "balanced_accuracy", "f1" (macro), "f1_weighted" and "auc".
+        Names among `known`.
+    known
+        Those that there are: "accuracy", "balanced_accuracy", "f1" (macro), "f1_weighted" and "auc".
 
     Returns
     -------
@@ -37,9 +39,9 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     ('auc',)
     """
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    unknown = [name for name in names if name not in METRICS]
+    unknown = [name for name in names if name not in known]
     if unknown or not names or len(set(names)) != len(names):
-        raise ValueError(f"metrics must be distinct names among {', '.join(METRICS)}; found {names}.")
+        raise ValueError(f"metrics must be distinct names among {', '.join(known)}; found {names}.")
     return names
 
 

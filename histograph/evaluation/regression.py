@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from .bootstrap import check_bootstrap, percentile_interval
 from .inputs import as_groups, as_numbers, as_vectors
-from .scores import RegressionResult, _Values, check_regression_metrics, resampled
+from .metrics import check_metrics
+from .scores import REGRESSION_METRICS, RegressionResult, _Values, resampled
 from .splits import split_codes
 
 Matrix = NDArray[np.float64]
@@ -87,7 +88,7 @@ def regression_probe(
     True
     """
     check_bootstrap(n_boot, confidence)
-    names = check_regression_metrics(metrics)
+    names = check_metrics(metrics, REGRESSION_METRICS)
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, found {repeats}.")
     vectors = as_vectors(z)

@@ -178,7 +178,7 @@ def score_values(
     1.0
     """
     check_bootstrap(n_boot, confidence)
-    names = check_regression_metrics(metrics)
+    names = check_metrics(metrics, REGRESSION_METRICS)
     truth = as_numbers(y, "y")
     guess = as_numbers(predicted, "predicted", len(truth))
     group = as_groups(groups, len(truth))
@@ -204,37 +204,6 @@ def score_values(
         n_groups=int(group.max()) + 1,
         parameters={"seed": seed, "confidence": confidence, "n_boot": n_boot},
     )
-
-
-def check_regression_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Check the names of metrics of a regression.
-
-    Parameters
-    ----------
-    metrics
-        Names among `REGRESSION_METRICS`.
-
-    Returns
-    -------
-    tuple of str
-        The names.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or one is unknown or repeated.
-
-    Examples
-    --------
-    >>> check_regression_metrics(["mse"])
-    ('mse',)
-    """
-    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    if not names or set(names) - set(REGRESSION_METRICS) or len(set(names)) != len(names):
-        raise ValueError(
-            f"metrics must be distinct names among {', '.join(REGRESSION_METRICS)}; found {names}."
-        )
-    return names
 
 
 def resampled(

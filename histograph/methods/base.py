@@ -270,6 +270,73 @@ class Method(nn.Module):
         write_tensors(path, self.state_dict(), FORMAT, FORMAT_VERSION, metadata)
 
 
+def constructor_arguments(names: dict[str, Any]) -> dict[str, Any]:
+    """Give the arguments of a constructor as a file gives them back: tuples as lists.
+
+    Parameters
+    ----------
+    names : dict
+        ``locals()`` of the constructor, before anything else is named.
+
+    Returns
+    -------
+    dict of str to object
+        For the constructor of :class:`Method`.
+
+    Examples
+    --------
+    >>> constructor_arguments({"self": None, "dim": 8, "scale": (0.4, 1.0)})
+    {'dim': 8, 'scale': [0.4, 1.0]}
+    """
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in names.items()
+        if name not in ("self", "__class__")
+    }
+
+
+def read_image(batch: Any, method: str, advice: str = "") -> Tensor:
+    """Take the pixels out of a batch of patches of any size.
+
+    Parameters
+    ----------
+    batch : Patches
+        ``image`` (B, H, W, 3).
+    method : str
+        Name of the method that reads, for the error.
+    advice : str
+        What else to do when the batch holds no patches, said at the end of the error.
+
+    Returns
+    -------
+    Tensor
+        (B, H, W, 3) uint8, or floating point.
+
+    Raises
+    ------
+    TypeError
+        If it is no batch of patches.
+    ValueError
+        If shape or type are others.
+
+    Examples
+    --------
+    >>> read_image(Patches(torch.zeros(2, 8, 8, 3, dtype=torch.uint8)), "DINO").shape
+    torch.Size([2, 8, 8, 3])
+    """
+    image = getattr(batch, "image", None)
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"{method} reads image patches, found {type(batch).__name__}; give pretrain and embed a PatchDataset"
+            f"{advice}"
+        )
+    if image.dim() != 4 or image.shape[3] != 3:
+        raise ValueError(f"image must have shape (B, H, W, 3), found {tuple(image.shape)}")
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise ValueError(f"image must be uint8, or floating point from 0 to 1, found {image.dtype}")
+    return image
+
+
 def load_method(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Method:
     """Build a method from a file of :meth:`Method.save`, ready to embed (evaluation mode).
 

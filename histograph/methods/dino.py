@@ -19,9 +19,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from ..nn.bounds import check_bounds
 from ..nn.multi_crop import View
 from ..nn.vit import VisionTransformer
-from .base import Embedding
+from .base import Embedding, constructor_arguments, read_image
 from .distillation import GLOBAL_VIEWS, SelfDistillation
 
 # Mean and standard deviation of the channels of ImageNet.
@@ -145,9 +146,7 @@ class DINO(SelfDistillation):
         std: tuple[float, float, float] = _STD,
         official_compat: bool = False,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        # as a file gives them back
-        config = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        config = constructor_arguments(locals())
         _check_arguments(config)
 
         def backbone(student: bool) -> VisionTransformer:
@@ -259,16 +258,7 @@ class DINO(SelfDistillation):
 
     def _read(self, batch: Any) -> Tensor:
         """Take (B, H, W, 3) colours from 0 to 1 out of a batch."""
-        image = getattr(batch, "image", None)
-        if not isinstance(image, Tensor):
-            raise TypeError(
-                f"DINO reads image patches, found {type(batch).__name__}; give pretrain and embed a PatchDataset, or "
-                "train graphs with GraphDINO"
-            )
-        if image.dim() != 4 or image.shape[3] != 3:
-            raise ValueError(f"image must have shape (B, H, W, 3), found {tuple(image.shape)}")
-        if image.dtype != torch.uint8 and not image.is_floating_point():
-            raise ValueError(f"image must be uint8, or floating point from 0 to 1, found {image.dtype}")
+        image = read_image(batch, "DINO", ", or train graphs with GraphDINO")
         return image.to(self.mean.dtype) / 255 if image.dtype == torch.uint8 else image.to(self.mean.dtype)
 
 
@@ -307,9 +297,7 @@ def _check_arguments(config: dict[str, Any]) -> None:
         ("mean", len(config["mean"]) == 3, "three numbers, for red, green and blue"),
         ("std", len(config["std"]) == 3 and min(config["std"]) > 0, "three numbers above 0"),
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(f"{name} must be {expected}; found {config[name]!r}")
+    check_bounds(bounds, config)
     for name, default in (("stain", 0.2), ("blur", 0.5)):
         if config["official_compat"] and config[name] != default:
             raise ValueError(

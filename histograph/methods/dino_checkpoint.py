@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .dino import DINO
+from .released_weights import check_fit, count_blocks
 from .torch_files import read_torch_file, some
 
 ADVICE = (
@@ -195,9 +196,7 @@ def _sizes(weights: dict[str, Tensor], headless: bool) -> dict[str, Any]:
     if side * side != places:
         raise ValueError(f"source: backbone.pos_embed must be of a square grid, found {places} places")
     sizes: dict[str, Any] = {"image_size": side * patch, "patch_size": patch, "dim": dim}
-    sizes["depth"] = 1 + max(
-        int(m[1]) for name in weights if (m := re.match(r"backbone\.blocks\.(\d+)\.", name))
-    )
+    sizes["depth"] = count_blocks(weights, "backbone.blocks")
     sizes["mlp_ratio"] = weights[inner].shape[0] / dim
     if not headless:
         linear = sorted(
@@ -222,19 +221,6 @@ def _fill(branch: torch.nn.Module, weights: dict[str, Tensor], headless: bool, w
     expected = branch.state_dict()
     if headless:
         expected = {name: value for name, value in expected.items() if name.startswith(_BACKBONE)}
-    missing = [name for name in expected if name not in weights]
-    unexpected = [name for name in weights if name not in expected]
-    if missing or unexpected:
-        raise ValueError(
-            f"source does not hold the weights of a released DINO ({which}): missing {some(missing)}; unexpected "
-            f"{some(unexpected)}"
-        )
-    wrong = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if weights[name].shape != value.shape
-    ]
-    if wrong:
-        raise ValueError(f"source: shapes of the {which} that do not fit its sizes: {some(wrong)}")
+    check_fit(weights, expected, f"DINO ({which})", f"of the {which} that do not fit its sizes")
     for name, value in expected.items():
         value.copy_(weights[name])

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from ..nn import GraphConv, SparseSum, Standardise, segment_mean
+from ..nn.bounds import check_bounds
 from ..nn.windows import induced, random_window
-from .base import Embedding, Graphs
+from .base import Embedding, Graphs, constructor_arguments
 from .distillation import GLOBAL_VIEWS, SelfDistillation
 
 # Ours, and those of torch_geometric.nn that need nothing but a width and a depth.
@@ -136,9 +137,7 @@ class GraphDINO(SelfDistillation):
         weight_decay_growth: float = 10.0,
         freeze_epochs: int = 1,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        # as a file gives them back
-        config = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        config = constructor_arguments(locals())
         _check_arguments(config)
         super().__init__(config, lambda student: self.make_encoder(), dim)
         self.scale = Standardise(node_dim) if standardise else None
@@ -295,6 +294,4 @@ def _check_arguments(config: dict[str, Any]) -> None:
         )
         for name in ("global_scale", "local_scale")
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(f"{name} must be {expected}; found {config[name]!r}")
+    check_bounds(bounds, config)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..nn.bounds import check_bounds
 from ..nn.dino_head import DINOHead
 from ..nn.dino_loss import DINOLoss
 from ..nn.follow import clip_each, follow
@@ -273,6 +274,4 @@ def _check_arguments(config: dict[str, Any]) -> None:
         ),
         ("freeze_epochs", config["freeze_epochs"] >= 0, "at least 0"),
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(f"{name} must be {expected}; found {config[name]!r}")
+    check_bounds(bounds, config)

@@ -19,7 +19,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .base import Embedding, Method
+from ..nn.bounds import check_bounds
+from .base import Embedding, Method, constructor_arguments
 
 BACKBONES = ("small", "diffusers")
 # Bounds of the log variance, as in latent diffusion: its exponential stays finite.
@@ -183,7 +184,7 @@ class EntityAutoencoder(Method):
         kl_weight: float = 0.1,
         backbone: Literal["small", "diffusers"] = "small",
     ) -> None:
-        config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        config = constructor_arguments(locals())
         super().__init__(config)
         _check_config(config)
         self.size_px, self.kl_weight = size_px, kl_weight
@@ -302,9 +303,7 @@ def _check_config(config: dict[str, Any]) -> None:
         ("kl_weight", 0 <= config["kl_weight"] < math.inf, "a finite number of at least 0"),
         ("backbone", config["backbone"] in BACKBONES, f"one of {BACKBONES}"),
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(f"{name} must be {expected}; found {config[name]!r}")
+    check_bounds(bounds, config)
     size = config["size_px"]
     if size < downsample or size % downsample:
         raise ValueError(f"size_px must be a multiple of downsample = {downsample}; found {size!r}")

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..nn.bounds import check_bounds
 from ..nn.masked_autoencoder import (
     Hiding,
     MaskedAutoencoder,
@@ -33,7 +34,7 @@ from ..nn.masked_autoencoder import (
 from ..nn.memory_bank import CONTRASTS, STORAGE, MemoryBank
 from ..nn.resample import crop_resize, random_boxes
 from ..nn.vit import VisionTransformer
-from .base import Embedding, Graphs, Method
+from .base import Embedding, Graphs, Method, constructor_arguments, read_image
 from .gcmae_released import ReleasedBank, released_features, released_learning_rate
 
 POOLINGS = ("mean", "cls")
@@ -200,11 +201,7 @@ class GCMAE(Method):
         std: Sequence[float] = PATHOLOGY_STD,
         official_compat: bool = False,
     ) -> None:
-        config = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in locals().items()
-            if name not in ("self", "__class__")
-        }
+        config = constructor_arguments(locals())
         super().__init__(config)
         _check_arguments(config)
         self.image_size = image_size
@@ -454,15 +451,7 @@ class GCMAE(Method):
 
     def _read(self, batch: Any) -> Tensor:
         """Take (B, 3, H, W) colours from 0 to 1 out of a batch."""
-        image = getattr(batch, "image", None)
-        if not isinstance(image, Tensor):
-            raise TypeError(
-                f"GCMAE reads image patches, found {type(batch).__name__}; give pretrain and embed a PatchDataset"
-            )
-        if image.dim() != 4 or image.shape[3] != 3:
-            raise ValueError(f"image must have shape (B, H, W, 3), found {tuple(image.shape)}")
-        if image.dtype != torch.uint8 and not image.is_floating_point():
-            raise ValueError(f"image must be uint8, or floating point from 0 to 1, found {image.dtype}")
+        image = read_image(batch, "GCMAE")
         unit = image.float() / 255 if image.dtype == torch.uint8 else image.float()
         return unit.permute(0, 3, 1, 2)
 
@@ -559,9 +548,7 @@ def _check_arguments(config: dict[str, Any]) -> None:
         ("bank_storage", not compat or config["bank_storage"] == "float32", '"float32" with official_compat'),
         ("negatives", not compat or config["negatives"] is not None, "a number with official_compat"),
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(f"{name} must be {expected}; found {config[name]!r}")
+    check_bounds(bounds, config)
     low, high = config["crop_scale"]
     if not 0 < low <= high <= 1:
         raise ValueError(

@@ -4,7 +4,6 @@ The network has the released names; only the bank is called ``lemniscate`` there
 """
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from .gcmae import GCMAE
 from .gcmae_released import ReleasedBank
+from .released_weights import check_fit, count_blocks, find_weights
 from .torch_files import read_torch_file, some
 
 ADVICE = "where you trust it, save its weights alone with torch.save(checkpoint['model'], ...) and load that"
@@ -105,7 +105,7 @@ def load_released(source: str | os.PathLike[str] | Mapping[str, Any], **settings
     (16, 7)
     """
     content = source if isinstance(source, Mapping) else read_torch_file(source, "source", ADVICE)
-    weights = _weights(content)
+    weights = find_weights(content, ("model",), "GCMAE")
     known = {"heads", "decoder_heads", "mean", "std", *_SETTINGS}
     for name in settings:
         if name not in known:
@@ -124,19 +124,6 @@ def _rank(name: str) -> int:
         return _HEAD.index(name)
     layer = name.split(".")[0]
     return len(_HEAD) + (_STACKS.index(layer) if layer in _STACKS else len(_STACKS))
-
-
-def _weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the state dict in a checkpoint and take the prefix of parallel training off its names."""
-    found = content.get("model", content)
-    found = found if isinstance(found, Mapping) else content
-    weights = {str(name).removeprefix("module."): value for name, value in found.items()}
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(
-            "source must be a state dict of the released GCMAE, or a checkpoint with one under 'model'; found the "
-            f"keys {some(sorted(map(str, found)))}"
-        )
-    return weights
 
 
 def _sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
@@ -163,10 +150,10 @@ def _sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
         "image_size": side * patch,
         "patch_size": patch,
         "dim": dim,
-        "depth": _count(weights, "blocks"),
+        "depth": count_blocks(weights, "blocks"),
         "heads": max(dim // 64, 1),
         "decoder_dim": decoder,
-        "decoder_depth": _count(weights, "decoder_blocks"),
+        "decoder_depth": count_blocks(weights, "decoder_blocks"),
         "decoder_heads": 16,
         "mlp_ratio": weights["blocks.0.mlp.fc1.weight"].shape[0] / dim,
         "negatives": int(negatives),
@@ -175,33 +162,17 @@ def _sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _count(weights: dict[str, Tensor], stack: str) -> int:
-    """Count the blocks of a stack by their numbers."""
-    return 1 + max(int(m[1]) for name in weights if (m := re.match(rf"{stack}\.(\d+)\.", name)))
-
-
 def _fill(method: GCMAE, weights: dict[str, Tensor]) -> None:
     """Copy released weights and the bank into the method after checking names and shapes."""
     expected = to_released(method)
-    missing = [name for name in expected if name not in weights]
-    unexpected = [name for name in weights if name not in expected]
-    if missing or unexpected:
-        raise ValueError(
-            f"source does not hold the weights of a released GCMAE of {method.config['depth']} blocks: "
-            f"missing {some(missing)}; unexpected {some(unexpected)}"
-        )
-    rows = weights["lemniscate.memory"].shape[0]
-    expected["lemniscate.memory"] = torch.empty(rows, method.config["dim"])
-    wrong = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if weights[name].shape != value.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"source: shapes that do not fit dim {method.config['dim']} and patch_size "
-            f"{method.config['patch_size']}: {some(wrong)}"
-        )
+    # the bank has a row for each patch that the network was trained on
+    expected["lemniscate.memory"] = torch.empty(len(weights["lemniscate.memory"]), method.config["dim"])
+    check_fit(
+        weights,
+        expected,
+        f"GCMAE of {method.config['depth']} blocks",
+        f"that do not fit dim {method.config['dim']} and patch_size {method.config['patch_size']}",
+    )
     bank = {
         name.removeprefix("lemniscate."): value for name, value in weights.items() if "lemniscate." in name
     }

@@ -37,8 +37,9 @@ from ..nn import (
     segment_max,
     segment_mean,
 )
+from ..nn.bounds import check_bounds
 from ..nn.diffusion import TARGETS, Schedule, Target
-from .base import Embedding, Graphs, Method
+from .base import Embedding, Graphs, Method, constructor_arguments
 from .hmgdm_released import build_released
 
 # At unit variance the sample drowns the mean of an untrained encoder, and the decoder learns to do without it.
@@ -410,7 +411,7 @@ class HMGDM(Method):
         embed_dim: int | None = None,
         theta: float | None = None,
     ) -> None:
-        config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        config = constructor_arguments(locals())
         super().__init__(config)
         _check_arguments(config)
         self.released = build_released(config) if official_compat else None
@@ -739,6 +740,4 @@ def _check_arguments(config: dict[str, Any]) -> None:
         (name, config[name] is None or config[name] >= 0, "at least 0")
         for name in ("kl_weight", "node_weight", "edge_weight")
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(f"{name} must be {expected}; found {config[name]!r}")
+    check_bounds(bounds, config)

@@ -5,7 +5,6 @@ Only ``HMGDM(..., official_compat=True)`` can hold released weights. The default
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .hmgdm import HMGDM
+from .released_weights import check_fit, count_blocks, find_weights
 from .torch_files import read_torch_file, some
 
 # keys of a checkpoint file under which the weights may lie: pre-training, fine-tuning
@@ -216,7 +216,7 @@ def load_released(
     (12, True)
     """
     content = source if isinstance(source, Mapping) else read_torch_file(source, "source", ADVICE)
-    weights = _weights(content)
+    weights = find_weights(content, _HOLDERS, "H-MGDM")
     given = {
         "heads": heads,
         "theta": theta,
@@ -227,20 +227,6 @@ def load_released(
     method = HMGDM(**arguments, target=target, pooling=pooling, official_compat=True)
     _fill(method, weights)
     return method.eval()
-
-
-def _weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the state dict in a checkpoint and take the prefix of parallel training off its names."""
-    holder = next((name for name in _HOLDERS if isinstance(content.get(name), Mapping)), None)
-    found = content if holder is None else content[holder]
-    weights = {str(name).removeprefix("module."): value for name, value in found.items()}
-    foreign = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if foreign or not weights:
-        raise ValueError(
-            "source must be a state dict of the released H-MGDM, or a checkpoint with one under "
-            f"{' or '.join(map(repr, _HOLDERS))}; found the keys {some(sorted(map(str, found)))}"
-        )
-    return weights
 
 
 def _sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
@@ -258,11 +244,8 @@ def _sizes(weights: dict[str, Tensor]) -> dict[str, Any]:
             f"source lacks {some(missing)}, which tell the sizes of a released H-MGDM; it has {some(list(weights))}"
         )
     sizes = {name: weights[key].shape[0] for name, key in first.items()}
-    for name, pattern in (
-        ("layers", r"context_encoder\.convs\.(\d+)\."),
-        ("joint_depth", r"joint_decoder_x\.layers\.(\d+)\."),
-    ):
-        sizes[name] = 1 + max((int(m[1]) for key in weights if (m := re.match(pattern, key))), default=-1)
+    sizes["layers"] = count_blocks(weights, "context_encoder.convs")
+    sizes["joint_depth"] = count_blocks(weights, "joint_decoder_x.layers")
     return sizes
 
 
@@ -288,25 +271,14 @@ def _settings(content: Mapping[str, Any], given: dict[str, Any]) -> dict[str, An
 def _fill(method: HMGDM, weights: dict[str, Tensor]) -> None:
     """Copy released weights into the method after checking names and shapes."""
     expected = to_released(method)
-    missing = [name for name in expected if name not in weights]
-    unexpected = [name for name in weights if name not in expected]
-    if missing or unexpected:
-        raise ValueError(
-            "source does not hold the weights of a released H-MGDM of "
-            f"{method.config['layers']} layers and joint depth {method.config['joint_depth']}: "
-            f"missing {some(missing)}; unexpected {some(unexpected)}"
-        )
-    wrong = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if weights[name].shape != value.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"source: shapes that do not fit node_dim {method.config['node_dim']}, edge_dim "
-            f"{method.config['edge_dim']}, hidden_dim {method.config['hidden_dim']}, embed_dim "
-            f"{method.config['embed_dim']}: {some(wrong)}"
-        )
+    config = method.config
+    check_fit(
+        weights,
+        expected,
+        f"H-MGDM of {config['layers']} layers and joint depth {config['joint_depth']}",
+        f"that do not fit node_dim {config['node_dim']}, edge_dim {config['edge_dim']}, hidden_dim "
+        f"{config['hidden_dim']}, embed_dim {config['embed_dim']}",
+    )
     state = cast(torch.nn.Module, method.released).state_dict()
     for entry in _entries(method.config["layers"], method.config["joint_depth"]):
         value = weights[entry.released]

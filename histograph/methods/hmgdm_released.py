@@ -33,6 +33,7 @@ from ..nn import (
     segment_mean,
     sinusoidal_embedding,
 )
+from ..nn.bounds import check_bounds
 from ..nn.diffusion import Schedule
 from .base import Embedding
 from .hmgdm_released_layers import (
@@ -479,8 +480,4 @@ def _check_arguments(config: dict[str, Any]) -> None:
     bounds += [
         (name, config[name] >= 0, "at least 0") for name in ("kl_weight", "node_weight", "edge_weight")
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(
-                f"{name} must be {expected} in the released H-MGDM (official_compat); found {config[name]!r}"
-            )
+    check_bounds(bounds, config, " in the released H-MGDM (official_compat)")

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ..nn import Standardise, random_subset, segment_mean
 from ..nn.anchor_attention import AnchorAttention, AnchorCodes, DenseEdges, SparseEdges
-from .base import Embedding, Graphs, Method
+from ..nn.bounds import check_bounds
+from .base import Embedding, Graphs, Method, constructor_arguments
 from .pama_geometry import AnchorMemory, edge_codes, nearest_anchors, places_to_rows
 from .pama_released import build_released
 
@@ -213,7 +214,7 @@ class PAMA(Method):
         pooling: Literal["slide", "anchors"] = "slide",
         official_compat: bool = False,
     ) -> None:
-        config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        config = constructor_arguments(locals())
         super().__init__(config)
         _check_arguments(config)
         self.node_dim = node_dim
@@ -529,6 +530,4 @@ def _check_arguments(config: dict[str, Any]) -> None:
         ("nearest", config["nearest"] is None or config["nearest"] >= 1, "at least 1, or None for all"),
         ("pooling", config["pooling"] in POOLINGS, f"one of {', '.join(POOLINGS)}"),
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(f"{name} must be {expected}; found {config[name]!r}")
+    check_bounds(bounds, config)

@@ -5,7 +5,6 @@ sizes. The default form of :class:`histograph.methods.PAMA` has another architec
 """
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from .pama import PAMA
 from .pama_released import ReleasedPAMA
 from .pama_released_classifier import ReleasedPAMAClassifier
+from .released_weights import check_fit, count_blocks, find_weights
 from .torch_files import read_torch_file, some
 
 ADVICE = (
@@ -101,7 +101,7 @@ def load_released(
     (6, 2, 0.5)
     """
     content = source if isinstance(source, Mapping) else read_torch_file(source, "source", ADVICE)
-    weights = _weights(content)
+    weights = find_weights(content, ("state_dict",), "PAMA")
     downstream = "head.weight" in weights
     known = _BOTH | (_DOWNSTREAM if downstream else _PRETRAINING)
     for name in settings:
@@ -118,19 +118,6 @@ def load_released(
         method = PAMA(**arguments, official_compat=True)
     _fill(method, weights)
     return method.eval()
-
-
-def _weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Find the state dict in a checkpoint and take the prefix of parallel training off its names."""
-    found = content.get("state_dict", content)
-    found = found if isinstance(found, Mapping) else content
-    weights = {str(name).removeprefix("module."): value for name, value in found.items()}
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(
-            "source must be a state dict of the released PAMA, or a checkpoint with one under 'state_dict'; found the "
-            f"keys {some(sorted(map(str, found)))}"
-        )
-    return weights
 
 
 def _sizes(weights: dict[str, Tensor], downstream: bool) -> dict[str, Any]:
@@ -154,38 +141,23 @@ def _sizes(weights: dict[str, Tensor], downstream: bool) -> dict[str, Any]:
         )
     sizes: dict[str, Any] = {name: weights[key].shape[axis] for name, (key, axis) in keys.items()}
     sizes["mlp_ratio"] = sizes.pop("inner") / sizes["hidden_dim"]
-    sizes["layers"] = _count(weights, "blocks")
+    sizes["layers"] = count_blocks(weights, "blocks")
     if not downstream:
-        sizes["decoder_layers"] = _count(weights, "decoder_blocks")
+        sizes["decoder_layers"] = count_blocks(weights, "decoder_blocks")
     return sizes
-
-
-def _count(weights: dict[str, Tensor], stack: str) -> int:
-    """Count the blocks of a stack by their numbers."""
-    return 1 + max(int(m[1]) for name in weights if (m := re.match(rf"{stack}\.(\d+)\.", name)))
 
 
 def _fill(method: PAMA | ReleasedPAMAClassifier, weights: dict[str, Tensor]) -> None:
     """Copy released weights into the method after checking names and shapes."""
     network = method.released
     expected = {} if network is None else network.state_dict()
-    missing = [name for name in expected if name not in weights]
-    unexpected = [name for name in weights if name not in expected]
-    if missing or unexpected:
-        kind = "pre-training network" if isinstance(network, ReleasedPAMA) else "downstream model"
-        raise ValueError(
-            f"source does not hold the weights of a released PAMA, {kind} of {method.config['layers']} blocks: "
-            f"missing {some(missing)}; unexpected {some(unexpected)}"
-        )
-    wrong = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if weights[name].shape != value.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"source: shapes that do not fit node_dim {method.config['node_dim']}, hidden_dim "
-            f"{method.config['hidden_dim']} and heads {method.config['heads']}: {some(wrong)}"
-        )
+    config = method.config
+    kind = "pre-training network" if isinstance(network, ReleasedPAMA) else "downstream model"
+    check_fit(
+        weights,
+        expected,
+        f"PAMA, {kind} of {config['layers']} blocks",
+        f"that do not fit node_dim {config['node_dim']}, hidden_dim {config['hidden_dim']} and heads {config['heads']}",
+    )
     for name, value in expected.items():
         value.copy_(weights[name])

@@ -250,7 +250,7 @@ def _find(pos: NDArray[np.float64], count: int, seed: int) -> _Places:
                 distinct, sample_weight=weight
             )
         chosen = _nearest(fit.cluster_centers_, distinct)
-    return _Places(orders, first[chosen], _largest_distance(pos))
+    return _Places(orders, first[chosen], float(pdist(hull_corners(pos)).max()))
 
 
 def _lattice(pos: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -296,10 +296,25 @@ def _nearest(centres: NDArray[np.float64], places: NDArray[np.float64]) -> NDArr
     return np.unique(np.where(tied, row, len(places)).min(1))
 
 
-def _largest_distance(pos: NDArray[np.float64]) -> float:
-    corners = pos
+def hull_corners(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give places among which are the two that lie furthest apart.
+
+    Parameters
+    ----------
+    places : array
+        (P, 2).
+
+    Returns
+    -------
+    array
+        The corners of the convex hull; of places on one line, or fewer than three, the two ends.
+
+    Examples
+    --------
+    >>> hull_corners(np.array([[0.0, 0.0], [1.0, 1.0], [3.0, 3.0]])).tolist()
+    [[0.0, 0.0], [3.0, 3.0]]
+    """
     try:
-        corners = pos[ConvexHull(pos).vertices]
-    except (QhullError, ValueError):  # fewer than three points, or all on one line: its ends are the corners
-        corners = pos[np.lexsort(pos.T)[[0, -1]]]
-    return float(pdist(corners).max()) if len(corners) > 1 else 0.0
+        return places[ConvexHull(places).vertices]
+    except (QhullError, ValueError):
+        return places[np.lexsort(places.T)[[0, -1]]]

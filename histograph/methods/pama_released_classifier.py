@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import Embedding, Method
+from .base import Embedding, Method, constructor_arguments
 from .pama_released import ReleasedEncoder, ReleasedPAMA
 
 _HEAD_SCALE = 0.01
@@ -102,7 +102,7 @@ class ReleasedPAMAClassifier(Method):
         patches_per_anchor: float = 144.0,
         num_anchors: int | None = None,
     ) -> None:
-        config = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        config = constructor_arguments(locals())
         super().__init__(config)
         self.released = ReleasedClassifierNetwork(**config)
 

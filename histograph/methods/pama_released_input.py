@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull, QhullError
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from .pama_geometry import hull_corners
 from .pama_released_layers import DIRECTIONS
 
 MAX_PATCHES, MAX_ANCHORS = 2048, 128
@@ -156,13 +156,7 @@ def largest_distance(places: Tensor) -> float:
     >>> largest_distance(torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 0.0]]))
     5.0
     """
-    table = places.detach().cpu().numpy()
-    try:
-        corners = table[ConvexHull(table).vertices]
-    except (QhullError, ValueError):
-        # all on one line, or fewer than three: the ends
-        corners = table[np.lexsort(table.T)[[0, -1]]]
-    ends = torch.from_numpy(corners)
+    ends = torch.from_numpy(hull_corners(places.detach().cpu().numpy()))
     # by the same arithmetic as all distances: one unit in the last place more, and no patch were in the last bin
     return float(_distances(ends, ends).max())
 

@@ -115,5 +115,6 @@ def to_released(method: Method) -> dict[str, Any]:
     if isinstance(method, DINO):
         return dino_checkpoint.to_released(method)
     raise ValueError(
-        f"method must be an HMGDM, GCMAE or PAMA made with official_compat=True, found {type(method).__name__}"
+        "method must be an HMGDM, GCMAE or PAMA made with official_compat=True, or a DINO, found "
+        f"{type(method).__name__}"
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .bounds import check_bounds
 from .photo_jitter import photo_jitter, solarise
 from .resample import crop_resize, random_boxes
 from .stain_jitter import stain_jitter
@@ -61,7 +62,7 @@ class View:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, naming the argument."""
-        for name, fine, expected in (
+        bounds = (
             ("size", self.size >= 1, "at least 1"),
             ("scale", 0 < self.scale[0] <= self.scale[1] <= 1, "two numbers above 0, ascending, at most 1"),
             ("look", self.look in LOOKS, f"one of {', '.join(LOOKS)}"),
@@ -72,9 +73,8 @@ class View:
                 0 <= self.solarise <= (self.look == "photo"),
                 'from 0 to 1, and 0 unless look is "photo"',
             ),
-        ):
-            if not fine:
-                raise ValueError(f"{name} must be {expected}; found {getattr(self, name)!r}")
+        )
+        check_bounds(bounds, vars(self))
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw a view of each image.

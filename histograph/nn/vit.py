@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
 
+from .bounds import check_bounds
 from .sincos import sincos_positions
 
 #: Width, blocks and heads of the sizes of the field.
@@ -594,9 +595,7 @@ def _check_arguments(given: dict[str, Any]) -> None:
         ("layer_scale", given["layer_scale"] is None or given["layer_scale"] >= 0, "None or at least 0"),
         ("registers", given["registers"] >= 0, "at least 0"),
     ]
-    for name, fine, expected in bounds:
-        if not fine:
-            raise ValueError(f"{name} must be {expected}; found {given[name]!r}")
+    check_bounds(bounds, given)
     if min(size) < patch or any(side % patch for side in size):
         raise ValueError(
             f"image_size must be a multiple of patch_size {patch}, in height and width; found {given['image_size']!r}"
