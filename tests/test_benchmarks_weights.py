@@ -11,7 +11,7 @@ from histograph.features import read_encoder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-from weights import judge, train
+from weights import ablations, judge, train
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(("main", "arguments"), [(train.main, ["gcmae"]), (judge.main, [])])
+@pytest.mark.parametrize(
+    ("main", "arguments"), [(train.main, ["gcmae"]), (judge.main, []), (ablations.main, [])]
+)
 def test_without_data_they_say_what_is_needed(main, arguments, capsys):
     assert main(arguments) == 0
     assert capsys.readouterr().out.startswith("skipped: give --data FOLDER")
@@ -51,9 +53,37 @@ def test_what_is_trained_is_judged_and_written(method, folder, tmp_path, capsys)
     written = tmp_path / "vit.safetensors"
     judge.main([str(trained), "--data", str(folder), "--write", str(written)])
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert [line.split(" | ")[0].strip("| ") for line in table[2:]] == [judge.HAND, str(trained)]
+    rows = [line.split(" | ")[0].strip("| ") for line in table[2:]]
+    assert rows == [judge.HAND, *(f"{trained}, {tokens}" for tokens in judge.CHOICES)]
     assert "1.000" in table[2]  # dark or light is easy
     encoder = read_encoder(written)
-    assert (encoder.mpp, encoder.size_px, encoder.step_px) == (judge.MPP, 96, 12)
-    assert encoder.encode(np.zeros((2, 96, 96, 3), np.uint8)).shape == (2, 192)
+    assert (encoder.mpp, encoder.size_px, encoder.step_px) == (judge.MPP, 96 if method == "gcmae" else 64, 8)
+    side = encoder.size_px
+    assert encoder.encode(np.zeros((2, side, side, 3), np.uint8)).shape[1] in (192, 384)
     assert written.stat().st_size < 25e6
+
+
+def test_ablations_compare_each_row_with_the_full_method_and_train_once(folder, tmp_path, capsys):
+    rows = [ablations.HAND, ablations.UNTRAINED, ablations.FULL, "without contrast"]
+    arguments = [
+        "--data",
+        str(folder),
+        "--patches",
+        "20",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    ablations.main([*arguments, "--only", *rows])
+    first = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [line.split(" | ")[0].strip("| ") for line in first[2:6]] == rows
+    assert first[4].endswith("+0.000 [+0.000, +0.000] | +0.000 [+0.000, +0.000] |")
+    trained = sorted(path.name for path in tmp_path.iterdir())
+    assert trained == ["GCMAE_patches=20_epochs=1_seed=0", "without_contrast_patches=20_epochs=1_seed=0"]
+    written = (tmp_path / trained[0] / "method.safetensors").stat().st_mtime_ns
+    ablations.main([*arguments, "--only", *rows])
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == first
+    assert (tmp_path / trained[0] / "method.safetensors").stat().st_mtime_ns == written

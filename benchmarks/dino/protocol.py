@@ -102,7 +102,7 @@ def options_of(task: Task, doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--size-px", type=int, help="side of the encoder's images, to read them finer or coarser"
     )
-    parser.add_argument("--tokens", help='"cls", "mean" or "cls+mean", of encoders that are loaded by name')
+    parser.add_argument("--tokens", help='"cls", "mean", "cls+mean"…, of encoders that are loaded by name')
     parser.add_argument(
         "--mean", type=float, nargs=3, help="normalisation of encoders that do not tell theirs"
     )

@@ -67,8 +67,8 @@ Step = Callable[[DINO, torch.optim.Optimizer, Views], Tensor]
 # --- the plain formulation --------------------------------------------------------------------------------------
 
 
-def plain_attention(self: TokenAttention, x: Tensor) -> Tensor:
-    """Attend with the table of all pairs of tokens written out."""
+def plain_attention(self: TokenAttention, x: Tensor, present: Tensor | None = None) -> Tensor:
+    """Attend with the table of all pairs of tokens written out; none is missing here."""
     query, key, value = self._split(x)
     weights = (query @ key.transpose(2, 3) * query.shape[3] ** -0.5).softmax(-1)
     return self.proj((weights @ value).transpose(1, 2).reshape(x.shape))

@@ -9,8 +9,8 @@ pictures `train/0`, `train/1`, `valid/0`, `valid/1`. An ENCODER is whatever `his
 A logistic regression, its penalty chosen within the training patches, and votes of the 20 nearest training patches
 read frozen vectors of the patches that were kept back. Intervals are percentiles of a bootstrap of these; slides are
 not named in the data, so they are too narrow where patches share slides. Hand-made features of whole patches (colour,
-stain, texture) are in the same table. With `--write`, the best ENCODER by three folds *of the training patches*,
-which must be a file of `train.py`, is written with a model card that holds the table.
+stain, texture) are in the same table. Files of `train.py` are read by several choices of tokens. With `--write`, the
+best of these by three folds *of the training patches* is written with a model card that holds the table.
 """
 
 import argparse
@@ -27,9 +27,11 @@ from weights.patches import MPP, read_split
 from weights.train import RECIPES, method_of
 
 import histograph as hg
-from histograph.features import load_encoder, save_encoder
+from histograph.features import PatchEncoder, load_encoder, save_encoder
 
 HAND = "hand-made (colour, stain, texture)"
+SIDE = 96  # of the patches, in pixels
+CHOICES = ("cls", "mean", "cls+mean", "mean+std")
 CARD = """\
 Small Vision Transformer for H&E patches, pre-trained by histograph without labels ({name}).
 Data: {count} training patches of PatchCamelyon (CC0), lymph nodes, {side} pixels at {mpp} um per pixel. Weights: CC0.
@@ -67,17 +69,29 @@ def judged(
     return rows, inside
 
 
-def write(path: Path, source: str, card: str) -> None:
-    """Write the network of a trained method."""
-    method = hg.methods.load_method(source)
+def network_of(method: hg.methods.Method, source: str) -> hg.nn.VisionTransformer:
+    """Take the network out of a trained method."""
     if isinstance(method, hg.methods.GCMAE):
-        network, tokens = method.encoder(), "all" if method.pooling == "mean" else "cls"
-    elif isinstance(method, hg.methods.DINO):
-        network, tokens = method.teacher.backbone, "cls"
-    else:
-        sys.exit(f"--write: {source} holds {type(method).__name__}; only GCMAE and DINO are written")
+        return method.encoder()
+    if isinstance(method, hg.methods.DINO):
+        return method.teacher.backbone
+    sys.exit(f"{source} holds {type(method).__name__}; only the networks of GCMAE and DINO are judged")
+
+
+def encoders_of(source: str) -> dict[str, PatchEncoder]:
+    """Load an encoder; of a file of `train.py` one for each choice of tokens."""
+    if source.endswith("method.safetensors"):
+        return by_tokens(hg.methods.load_method(source), source)
+    return {source: load_encoder(source, mpp=MPP)}
+
+
+def by_tokens(method: hg.methods.Method, name: str) -> dict[str, PatchEncoder]:
+    """Give the network of a method as an encoder, once for each choice of tokens."""
     mean, std = method.mean.flatten().tolist(), method.std.flatten().tolist()
-    save_encoder(path, network, mean, std, MPP, tokens, card=card)
+    network = network_of(method, name).eval().requires_grad_(False)
+    return {
+        f"{name}, {tokens}": load_encoder(network, MPP, mean, std, SIDE, tokens=tokens) for tokens in CHOICES
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,17 +116,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     vectors = {HAND: (measured[0], measured[1])}
     if options.untrained:
         for name in RECIPES:
-            encoder = load_encoder(method_of(name, seed=0), mpp=MPP)
-            vectors[f"{name}, untrained"] = embedded(encoder, images), embedded(encoder, asked)
-    encoders = []
-    for source in options.encoders:
-        encoder = load_encoder(source, mpp=MPP)
-        encoders.append(str(source))
-        vectors[str(source)] = embedded(encoder, images), embedded(encoder, asked)
+            for label, encoder in by_tokens(method_of(name, seed=0), f"{name}, untrained").items():
+                vectors[label] = embedded(encoder, images), embedded(encoder, asked)
+    encoders = {name: encoder for source in options.encoders for name, encoder in encoders_of(source).items()}
+    for name, encoder in encoders.items():
+        vectors[name] = embedded(encoder, images), embedded(encoder, asked)
     rows, inside = judged(vectors, y, y_asked)
     print("\n".join(rows))
     if options.write is not None:
-        best = max(encoders, key=lambda name: inside[name])
+        best = max((name for name in encoders if ", " in name), key=lambda name: inside[name], default=None)
+        if best is None:
+            sys.exit("--write: give a method.safetensors of train.py, found none")
         card = CARD.format(
             name=best,
             count=len(images),
@@ -121,9 +135,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             asked=len(asked),
             table="\n".join(rows),
         )
-        write(options.write, best, card)
+        made = encoders[best]
+        save_encoder(
+            options.write, made.module.network, made.mean, made.std, MPP, made.module.tokens, card=card
+        )
         print(
-            f"{best} has the best accuracy in three folds of the training patches; written to {options.write}"
+            f"{best} has the best accuracy in three folds of the training patches, {inside[best]:.3f}; written to "
+            f"{options.write}"
         )
     return 0
 

@@ -21,21 +21,35 @@ from weights.patches import read_split
 
 import histograph as hg
 
-#: The network of both methods: 12 pixels a token.
-NETWORK = {"image_size": 96, "patch_size": 12, "dim": 192, "depth": 12, "heads": 3}
-#: What is trained, and how: the method and the arguments of `pretrain`.
+#: The network of both methods: tokens of 8 pixels, about a nucleus; few blocks, since passes over the data pay more.
+NETWORK = {"image_size": 96, "patch_size": 8, "dim": 192, "depth": 4, "heads": 3}
+#: What is trained, and how: the method, its arguments, and those of `pretrain`. Few patches and few passes want a warm
+#: contrast with a weight of its own, and stains jittered, for slides are told apart by their colours.
 RECIPES: dict[str, tuple[Callable[..., hg.methods.Method], dict[str, Any], dict[str, Any]]] = {
     "gcmae": (
         hg.methods.GCMAE,
-        {"decoder_dim": 128, "decoder_depth": 2, "decoder_heads": 4, "mask_ratio": 0.6},
+        {
+            "decoder_dim": 96,
+            "decoder_depth": 1,
+            "decoder_heads": 3,
+            "mask_ratio": 0.7,
+            "crop_scale": (0.4, 1.0),
+            "stain": 0.3,
+            "contrast_weight": 1.0,
+            "temperature": 0.2,
+        },
         {"lr": 1e-3, "weight_decay": 0.05, "batch_size": 128, "warmup": 0.1},
     ),
     "dino": (
         hg.methods.DINO,
         {
-            "local_size": 48,
+            "image_size": 64,
+            "local_size": 32,
             "local_views": 4,
-            "out_dim": 4096,
+            "global_scale": (0.4, 0.6),
+            "local_scale": (0.08, 0.15),
+            "drop_path": 0.0,
+            "out_dim": 2048,
             "head_dim": 512,
             "bottleneck_dim": 128,
             "momentum": 0.99,
@@ -49,7 +63,7 @@ def method_of(name: str, seed: int) -> hg.methods.Method:
     """Make a method with the weights of a seed."""
     torch.manual_seed(seed)
     make, settings, _ = RECIPES[name]
-    return make(**NETWORK, **settings)
+    return make(**{**NETWORK, **settings})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -41,7 +41,7 @@ def save_encoder(
         Of red, green and blue on the scale 0 to 1, as in training.
     mpp : float
         Micrometres per pixel of the training images.
-    tokens : {"cls", "mean", "cls+mean", "all"}
+    tokens : {"cls", "mean", "cls+mean", "mean+std", "all"}
         What the vector of an image is made of: the class token, the mean of the squares, both, or the mean of all
         tokens.
     name : str

@@ -46,7 +46,7 @@ def transformers_encoder(
         In place of those in the model's ``preprocessor_config.json``.
     size_px : int, optional
         Side of its images, in place of that in the model's files.
-    tokens : {"cls", "mean", "cls+mean", "all"}, optional
+    tokens : {"cls", "mean", "cls+mean", "mean+std", "all"}, optional
         What the vector is made of; default: the class token where there is one, else the mean.
     name : str, optional
         Prefix of the feature names; default: the last part of `model`, in lower case.
@@ -125,7 +125,7 @@ def timm_encoder(
         In place of those in the model's files.
     size_px : int, optional
         Side of its images, in place of that in the model's files.
-    tokens : {"cls", "mean", "cls+mean", "all"}, optional
+    tokens : {"cls", "mean", "cls+mean", "mean+std", "all"}, optional
         What the vector is made of; default: as the model's makers say, else as timm pools.
     name : str, optional
         Prefix of the feature names; default: the last part of `model`, in lower case.

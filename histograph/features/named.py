@@ -55,7 +55,7 @@ def load_encoder(
         Of red, green and blue on the scale 0 to 1, where it does not say, or to say otherwise.
     size_px : int, optional
         Side of its images in pixels, likewise.
-    tokens : {"cls", "mean", "cls+mean", "all"}, optional
+    tokens : {"cls", "mean", "cls+mean", "mean+std", "all"}, optional
         Which tokens of a Vision Transformer make the vector, likewise.
     name : str, optional
         Prefix of the feature names.

@@ -1,11 +1,11 @@
-"""From the tokens of a transformer to one vector an image: the class token, the mean of the others, or both."""
+"""From the tokens of a transformer to one vector an image: the class token, the mean of the others, their spread."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-TOKENS = ("cls", "mean", "cls+mean", "all")
+TOKENS = ("cls", "mean", "cls+mean", "mean+std", "all")
 
 
 def pool_tokens(tokens: Tensor, which: str, prefix: int) -> Tensor:
@@ -15,15 +15,16 @@ def pool_tokens(tokens: Tensor, which: str, prefix: int) -> Tensor:
     ----------
     tokens : Tensor
         (B, T, D), those without a place in the image (class token, registers) first.
-    which : {"cls", "mean", "cls+mean", "all"}
-        The first token, the mean of those with a place, one after the other, or the mean of all tokens.
+    which : {"cls", "mean", "cls+mean", "mean+std", "all"}
+        The first token, the mean of those with a place, one after the other; that mean and the standard deviation of
+        the same tokens, which tells an even tissue from a mixed one; or the mean of all tokens.
     prefix : int
         Number of tokens without a place.
 
     Returns
     -------
     Tensor
-        (B, D), or (B, 2 D) for both.
+        (B, D), or (B, 2 D) for two of them.
 
     Raises
     ------
@@ -40,13 +41,16 @@ def pool_tokens(tokens: Tensor, which: str, prefix: int) -> Tensor:
         raise ValueError(f"tokens must be one of {', '.join(TOKENS)}; found {which!r}")
     if which == "all":
         return tokens.mean(1)
+    squares = tokens[:, prefix:]
+    if which == "mean+std":
+        return torch.cat([squares.mean(1), squares.std(1, correction=0)], dim=1)
     if prefix == 0 and which != "mean":
         raise ValueError(f"tokens={which!r}: the network has no class token; give tokens='mean'")
     parts = []
     if which != "mean":
         parts.append(tokens[:, 0])
     if which != "cls":
-        parts.append(tokens[:, prefix:].mean(1))
+        parts.append(squares.mean(1))
     return torch.cat(parts, dim=1)
 
 
@@ -57,7 +61,7 @@ class TokenVectors(nn.Module):
     ----------
     network : torch.nn.Module
         Maps (B, 3, H, W) to tokens (B, T, D).
-    tokens : {"cls", "mean", "cls+mean", "all"}
+    tokens : {"cls", "mean", "cls+mean", "mean+std", "all"}
         What the vector is made of.
     prefix : int
         Number of tokens without a place in the image, the class token first.
@@ -117,7 +121,7 @@ class TransformersVectors(nn.Module):
         Returns an object with ``last_hidden_state`` (B, T, D), or (B, C, h, w) for a convolutional network.
     patch_size : int or None
         Side of a token in pixels; None for a network that merges tokens or has none.
-    tokens : {"cls", "mean", "cls+mean", "all"} or None
+    tokens : {"cls", "mean", "cls+mean", "mean+std", "all"} or None
         What the vector is made of; None takes the class token where there is one, else the mean.
     """
 
@@ -147,7 +151,7 @@ class TimmVectors(nn.Module):
     ----------
     network : torch.nn.Module
         With timm's ``forward_features`` to tokens (B, T, D) and ``num_prefix_tokens``.
-    tokens : {"cls", "mean", "cls+mean", "all"}
+    tokens : {"cls", "mean", "cls+mean", "mean+std", "all"}
         What the vector is made of.
     """
 

@@ -33,6 +33,7 @@ from ..nn.masked_autoencoder import (
 )
 from ..nn.memory_bank import CONTRASTS, STORAGE, MemoryBank
 from ..nn.resample import crop_resize, random_boxes
+from ..nn.stain_jitter import random_stains
 from ..nn.vit import VisionTransformer
 from .base import Embedding, Graphs, Method, constructor_arguments, read_image
 from .gcmae_released import ReleasedBank, released_features, released_learning_rate
@@ -146,6 +147,9 @@ class GCMAE(Method):
     orientations : {1, 2, 4, 8}, optional
         How patches are laid while training: as they are; also mirrored left to right; also top to bottom; also with
         rows and columns exchanged, so that all turns and mirror images occur. None for 8, or 2 with `official_compat`.
+    stain : float
+        How much the amounts of the stains are jittered while training: factors in 1 ± stain, shifts in ± stain / 4 of
+        optical density. 0, as published, leaves the colours, by which slides and laboratories are told apart.
     mean, std : sequence of float
         Of red, green and blue, from 0 to 1, by which colours are normalised; kept with the weights.
     official_compat : bool
@@ -197,6 +201,7 @@ class GCMAE(Method):
         pooling: Literal["mean", "cls"] | None = None,
         crop_scale: Sequence[float] = (0.2, 1.0),
         orientations: int | None = None,
+        stain: float = 0.0,
         mean: Sequence[float] = PATHOLOGY_MEAN,
         std: Sequence[float] = PATHOLOGY_STD,
         official_compat: bool = False,
@@ -214,6 +219,7 @@ class GCMAE(Method):
         self.pooling = pooling or ("cls" if official_compat else "mean")
         self.crop_scale = (crop_scale[0], crop_scale[1])
         self.orientations = orientations or (2 if official_compat else 8)
+        self.stain = stain
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
@@ -456,7 +462,7 @@ class GCMAE(Method):
         return unit.permute(0, 3, 1, 2)
 
     def _laid(self, unit: Tensor) -> Tensor:
-        """Crop, mirror and turn at random while training; bring to `image_size`."""
+        """Crop, mirror, turn and stain at random while training; bring to `image_size`."""
         size = unit.shape[2:]
         turn = None
         box = torch.tensor([[0, 0, *size]]).expand(len(unit), -1)
@@ -466,7 +472,8 @@ class GCMAE(Method):
             turn = torch.randint(self.orientations, (len(unit),)).to(unit.device)
         elif size == (self.image_size, self.image_size):
             return unit
-        return crop_resize(unit.permute(0, 2, 3, 1), box.to(unit.device), self.image_size, turn)
+        laid = crop_resize(unit.permute(0, 2, 3, 1), box.to(unit.device), self.image_size, turn)
+        return random_stains(laid, self.stain) if self.training and self.stain > 0 else laid
 
     def _normalised(self, unit: Tensor) -> Tensor:
         return (unit - self.mean) / self.std
@@ -541,6 +548,8 @@ def _check_arguments(config: dict[str, Any]) -> None:
         ("bank_storage", config["bank_storage"] in STORAGE, f"one of {', '.join(STORAGE)}"),
         ("pooling", config["pooling"] in (None, *POOLINGS), f"one of {', '.join(POOLINGS)}, or None"),
         ("orientations", config["orientations"] in (None, 1, 2, 4, 8), "1, 2, 4, 8 or None"),
+        ("stain", 0 <= config["stain"] < 1, "at least 0 and below 1"),
+        ("stain", not compat or config["stain"] == 0, "0 with official_compat"),
         ("crop_scale", len(config["crop_scale"]) == 2, "two numbers"),
         ("mean", len(config["mean"]) == 3, "three numbers"),
         ("std", len(config["std"]) == 3 and min(config["std"]) > 0, "three numbers above 0"),

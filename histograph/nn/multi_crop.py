@@ -12,7 +12,7 @@ from torch import Tensor
 from .bounds import check_bounds
 from .photo_jitter import photo_jitter, solarise
 from .resample import crop_resize, random_boxes
-from .stain_jitter import stain_jitter
+from .stain_jitter import random_stains
 
 LOOKS = ("stain", "photo")
 # Blur of the released recipe: standard deviation in pixels of a view of the size that it was made for.
@@ -100,7 +100,7 @@ class View:
             sigma = self._sigma(count, generator).to(image.device)
         view = crop_resize(image, box.to(image.device), self.size, turn.to(image.device), sigma)
         if self.look == "stain":
-            return self._stained(view, generator)
+            return random_stains(view, self.strength, generator)
         view = photo_jitter(view, generator)
         whole = torch.tensor([[0, 0, self.size, self.size]], device=image.device).expand(count, -1)
         sigma = self._sigma(count, generator).to(image.device)
@@ -116,9 +116,3 @@ class View:
     def _sharpness(self) -> float:
         """Blur as much of the view whatever its size; as released, in pixels."""
         return 1.0 if self.look == "photo" else self.size / _BLUR_SIZE
-
-    def _stained(self, view: Tensor, generator: torch.Generator | None) -> Tensor:
-        draw = 2 * torch.rand(2, len(view), 3, generator=generator) - 1
-        if self.strength == 0:
-            return view
-        return stain_jitter(view, 1 + self.strength * draw[0], self.strength / 4 * draw[1])

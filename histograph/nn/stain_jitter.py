@@ -76,3 +76,34 @@ def stain_jitter(image: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     moved = torch.einsum("bkc,bkhw->bchw", change, density)
     added = (shift.to(image) @ colours) * math.log(10.0)
     return (moved - added.view(-1, 3, 1, 1)).exp().clamp(max=1.0)
+
+
+def random_stains(image: Tensor, strength: float, generator: torch.Generator | None = None) -> Tensor:
+    """Jitter the stains of each image by amounts drawn at random.
+
+    Parameters
+    ----------
+    image : Tensor
+        (B, 3, H, W) from 0 to 1.
+    strength : float
+        Factors are uniform in 1 ± strength, shifts in ± strength / 4 of optical density; 0 changes nothing.
+    generator : torch.Generator, optional
+        Of the CPU; torch's default one otherwise.
+
+    Returns
+    -------
+    Tensor
+        (B, 3, H, W) from 0 to 1.
+
+    Examples
+    --------
+    >>> image = torch.full((2, 3, 1, 1), 0.5)
+    >>> one, other = random_stains(image, 0.2, torch.Generator().manual_seed(0))
+    >>> torch.equal(one, other), torch.equal(random_stains(image, 0.0), image)
+    (False, True)
+    """
+    # drawn in any case, so that what is drawn next does not depend on the strength
+    draw = 2 * torch.rand(2, len(image), 3, generator=generator) - 1
+    if strength == 0:
+        return image
+    return stain_jitter(image, 1 + strength * draw[0], strength / 4 * draw[1])

@@ -48,7 +48,7 @@ def full(**changes):
     return {"mean": MEAN, "std": STD, "size_px": 8, "mpp": 0.5} | changes
 
 
-@pytest.mark.parametrize("tokens", ["cls", "mean", "cls+mean", "all"])
+@pytest.mark.parametrize("tokens", ["cls", "mean", "cls+mean", "mean+std", "all"])
 def test_saved_file_gives_the_vectors_of_the_network(network, tmp_path, tokens):
     path = tmp_path / "vit.safetensors"
     save_encoder(path, network, MEAN, STD, mpp=1.0, tokens=tokens, name="ours", card="trained on nothing")
@@ -57,6 +57,10 @@ def test_saved_file_gives_the_vectors_of_the_network(network, tmp_path, tokens):
         hidden = network(normalised())
     parts = {"cls": [hidden[:, 0]], "mean": [hidden[:, 3:].mean(1)], "all": [hidden.mean(1)]}
     parts["cls+mean"] = parts["cls"] + parts["mean"]
+    parts["mean+std"] = [
+        *parts["mean"],
+        (hidden[:, 3:] - hidden[:, 3:].mean(1, keepdim=True)).square().mean(1).sqrt(),
+    ]
     expected = torch.cat(parts[tokens], dim=1)
     torch.testing.assert_close(encoder.encode(IMAGES), expected, atol=0.02, rtol=0.01)
     assert (encoder.mpp, encoder.size_px, encoder.step_px, encoder.name) == (1.0, 32, 8, "ours")

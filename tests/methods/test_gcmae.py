@@ -9,6 +9,7 @@ import histograph as hg
 from histograph.methods import GCMAE, Patches, load_method
 from histograph.methods.gcmae import reconstruction_loss
 from histograph.nn import MemoryBank, patchify
+from histograph.nn.stain_jitter import stain_matrix
 from histograph.training import PatchDataset
 from histograph.training.graphs import collate
 
@@ -202,6 +203,20 @@ def test_crops_of_training():
     assert width.max() < 0.9 and width.min() > 0.3 and width.std() > 0.05
 
 
+def test_stains_of_training():
+    """Amounts of stain vary from patch to patch within bounds, one change for all pixels of a patch; not when embedding."""
+    method = small(crop_scale=(1, 1), orientations=1, stain=0.3).train()
+    picture = torch.full((64, 3, 16, 16), 0.5)
+    torch.manual_seed(0)
+    laid = method._laid(picture)
+    assert (laid - laid[..., :1, :1]).abs().max() < 1e-5
+    density = torch.linalg.solve(stain_matrix().T, -laid[:, :, 0, 0].T.log10()).T
+    before = torch.linalg.solve(stain_matrix().T, -picture[0, :, 0, 0].log10())
+    change = (density - before).abs()
+    assert (change <= 0.3 * before.abs() + 0.3 / 4 + 1e-4).all() and change[:, :2].mean() > 0.02
+    assert torch.equal(method.eval()._laid(picture), picture)
+
+
 def test_training_learns_and_resumes(data, tmp_path):
     """Hidden stripes are restored, patches are told apart, and an interrupted run ends the same."""
     settings = {"batch_size": 6, "lr": 3e-3, "progress": False, "accelerator": "cpu"}
@@ -317,6 +332,7 @@ def test_what_does_not_fit_is_refused(batch, data):
         ({"contrast": "triplet"}, "contrast must be one of softmax, nce, or None"),
         ({"pooling": "max"}, "pooling must be one of mean, cls"),
         ({"orientations": 3}, "orientations must be 1, 2, 4, 8 or None; found 3"),
+        ({"stain": 1.0}, "stain must be at least 0 and below 1; found 1.0"),
         ({"crop_scale": (0.5, 0.2)}, "crop_scale must rise"),
         ({"std": (1.0, 0.0, 1.0)}, "std must be three numbers above 0"),
         ({"bank_storage": "int8"}, "bank_storage must be one of"),
