@@ -19,7 +19,13 @@ import numpy as np
 
 # Each module has KINDS: the beginning of a file's name -> (patterns of the arrays that are inputs, a function
 # that computes the others from all arrays of the file). A further method adds a module and a line.
-METHODS = {"hmgdm": "parity_hmgdm", "pama": "parity_pama", "gcmae": "parity_gcmae", "dino": "parity_dino"}
+METHODS = {
+    "hmgdm": "parity_hmgdm",
+    "pama": "parity_pama",
+    "gcmae": "parity_gcmae",
+    "dino": "parity_dino",
+    "slpd": "parity_slpd",
+}
 
 Arrays = dict[str, np.ndarray]
 Kinds = dict[str, tuple[tuple[str, ...], Callable[[Arrays], Arrays]]]

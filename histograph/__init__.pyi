@@ -9,6 +9,7 @@ from . import plotting as plotting
 from . import slides as slides
 from . import training as training
 from .graphs import GraphDataset as GraphDataset
+from .graphs import RegionDataset as RegionDataset
 from .graphs import build_graph as build_graph
 from .graphs import build_many as build_many
 from .graphs import contact_edges as contact_edges

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from histograph.cli_networks import USUAL, check_options, network_of, regions_of, usual_of
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -42,6 +44,7 @@ def build(
         float | None, typer.Option(help="µm per pixel that the encoder was trained at, if it does not say.")
     ] = None,
     patch_um: Annotated[float | None, typer.Option(help="Side of a patch, in µm; 128 by default.")] = None,
+    region_um: Annotated[float | None, typer.Option(help="Side of a region, in µm; 2048 by default.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches the encoder reads at a time; 64.")] = None,
     mixed_precision: Annotated[str | None, typer.Option(help="bf16 or fp16 for the encoder.")] = None,
     device: Annotated[
@@ -68,21 +71,23 @@ def build(
         out,
         mpp=mpp,
         overwrite=overwrite,
-        entities=_finders(entities, patch_um),
+        entities=_finders(entities, {"patch": patch_um, "region": region_um}),
         workers=workers,
         encoder=_encoder(encoder, {key: value for key, value in options.items() if value is not None}),
     )
     _report(frame)
 
 
-def _finders(entities: str, patch_um: float | None) -> tuple[str, ...] | dict[str, dict[str, float]]:
-    """Read the list of entities, and the size of patches where one is given."""
-    names = tuple(name.strip() for name in entities.split(",") if name.strip())
-    if patch_um is None:
-        return names
-    if "patch" not in names:
-        raise typer.BadParameter("is the size of patches, and --entities has none", param_hint="--patch-um")
-    return {name: {"size_um": patch_um} if name == "patch" else {} for name in names}
+def _finders(entities: str, sizes: dict[str, float | None]) -> dict[str, dict[str, float]]:
+    """Read the list of entities, and the sizes of those for which one is given."""
+    finders: dict[str, dict[str, float]] = {name.strip(): {} for name in entities.split(",") if name.strip()}
+    for name, size in sizes.items():
+        if size is None:
+            continue
+        if name not in finders:
+            raise typer.BadParameter(f"is a size, and --entities has no {name}", param_hint=f"--{name}-um")
+        finders[name]["size_um"] = size
+    return finders
 
 
 def _encoder(name: str | None, options: dict[str, Any]) -> dict[str, Any] | None:
@@ -132,59 +137,22 @@ def convert(
     _report(frame)
 
 
-#: Methods that can be pre-trained here: the entities and the side of windows that each usually takes.
-_METHODS = {"hmgdm": ("tissue", 256.0), "pama": ("patch", 0.0)}
-
-
-def _network(
-    name: str,
-    data: Any,
-    hidden_dim: int,
-    mask_ratio: float | None,
-    representation: str | None,
-    patches_per_anchor: float | None,
-) -> Any:
-    """Make the method of this name; an option of the other one is refused."""
-    from histograph.methods import HMGDM, PAMA
-
-    foreign = {
-        "hmgdm": ("patches_per_anchor", patches_per_anchor),
-        "pama": ("representation", representation),
-    }
-    option, value = foreign[name]
-    if value is not None:
-        raise typer.BadParameter(f"is not an option of {name}", param_hint="--" + option.replace("_", "-"))
-    if name == "hmgdm":
-        share = 0.6 if mask_ratio is None else mask_ratio
-        return HMGDM(
-            data.node_dim,
-            data.edge_dim,
-            hidden_dim=hidden_dim,
-            representation=representation or "latent",  # type: ignore[arg-type]  # the method checks it
-            node_mask_ratio=share,
-            edge_mask_ratio=share,
-        )
-    return PAMA(
-        data.node_dim,
-        hidden_dim=hidden_dim,
-        decoder_dim=max(hidden_dim // 2, 8),
-        patches_per_anchor=144.0 if patches_per_anchor is None else patches_per_anchor,
-        mask_ratio=0.75 if mask_ratio is None else mask_ratio,
-    )
-
-
 @app.command()
 def pretrain(
     graphs: Annotated[list[Path], typer.Argument(help="Graph files, or a folder of them.")],
     out: Annotated[Path, _OUT],
     method: Annotated[
-        str, typer.Option(help="hmgdm (graphs of cells or tissue) or pama (patches of whole slides).")
+        str,
+        typer.Option(
+            help="hmgdm (graphs of cells or tissue), pama (patches of whole slides) or slpd (regions of slides)."
+        ),
     ] = "hmgdm",
     node_type: Annotated[
-        str | None, typer.Option(help="Entities: hmgdm tissue, pama patch by default.")
+        str | None, typer.Option(help="Entities: hmgdm tissue, pama and slpd patch by default.")
     ] = None,
     window_um: Annotated[
-        float | None, typer.Option(help="Side of windows; 0 for whole slides. hmgdm 256, pama 0 by default.")
+        float | None,
+        typer.Option(help="Side of windows; 0 for whole slides. hmgdm 256, pama 0 by default; not for slpd."),
     ] = None,
     min_nodes: Annotated[int, _MIN_NODES] = 4,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 50,
@@ -202,6 +170,18 @@ def pretrain(
         float | None,
         typer.Option(help="Share that is hidden; hmgdm 0.6 (nodes and edges), pama 0.75 by default."),
     ] = None,
+    grid: Annotated[
+        int | None, typer.Option(help="slpd: patches along a side of a region, 16 by default.")
+    ] = None,
+    prototypes: Annotated[
+        int | None, typer.Option(help="slpd: clusters of the regions of a slide, 4 by default.")
+    ] = None,
+    min_regions: Annotated[
+        int | None, typer.Option(help="slpd: slides with fewer regions have no prototypes, 32 by default.")
+    ] = None,
+    start_epoch: Annotated[
+        int | None, typer.Option(help="slpd: first epoch with prototypes, a fifth of all by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, masks and order.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = True,
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard logs.")] = False,
@@ -212,15 +192,29 @@ def pretrain(
 
     from histograph.training import pretrain as run
 
-    if method not in _METHODS:
-        raise typer.BadParameter(
-            f"must be one of {', '.join(_METHODS)}; found {method}", param_hint="--method"
-        )
-    usual_type, usual_window = _METHODS[method]
-    window = usual_window if window_um is None else window_um
-    data = _dataset(graphs, node_type or usual_type, window, min_nodes)
+    if method not in USUAL:
+        raise typer.BadParameter(f"must be one of {', '.join(USUAL)}; found {method}", param_hint="--method")
+    options = check_options(
+        method,
+        {
+            "window_um": window_um,
+            "representation": representation,
+            "patches_per_anchor": patches_per_anchor,
+            "mask_ratio": mask_ratio,
+            "grid": grid,
+            "prototypes": prototypes,
+            "min_regions": min_regions,
+            "start_epoch": start_epoch,
+        },
+    )
+    usual = USUAL[method]
+    window = options.pop("window_um", usual.window_um)
+    if method == "slpd":
+        data = regions_of(graphs, node_type or usual.node_type, options.get("grid", 16), min_nodes)
+    else:
+        data = _dataset(graphs, node_type or usual.node_type, window, min_nodes)
     torch.manual_seed(seed)
-    network = _network(method, data, hidden_dim, mask_ratio, representation, patches_per_anchor)
+    network = network_of(method, data, hidden_dim, epochs, options)
     frame = run(
         network,
         data,
@@ -249,14 +243,23 @@ def embed(
     min_nodes: Annotated[int, _MIN_NODES] = 1,
     batch_size: Annotated[int, _BATCH] = 32,
 ) -> None:
-    """Turn graphs into vectors: embeddings.safetensors (graphs, nodes) and embeddings.csv (graphs) in --out."""
+    """Turn graphs into vectors: embeddings.safetensors (graphs, nodes) and embeddings.csv (graphs) in --out.
+
+    For slpd a graph is a slide, its vector the mean of those of its regions, and these are the nodes.
+    """
     from histograph.methods import load_method
+    from histograph.training import by_slide
     from histograph.training import embed as run
 
     network = load_method(method)
-    usual_type, _ = _METHODS.get(type(network).__name__.lower(), ("tissue", 0.0))
-    data = _dataset(graphs, node_type or usual_type, window_um, min_nodes)
-    vectors = run(network, data, batch_size=batch_size)
+    name = type(network).__name__
+    entities = node_type or ("cell" if name == "GraphSLPD" else usual_of(name).node_type)
+    if "grid" in usual_of(name).options:
+        regions = regions_of(graphs, entities, network.config.get("region_size", 16), min_nodes)
+        vectors = by_slide(run(network, regions, batch_size=batch_size, nodes=False), regions)
+    else:
+        data = _dataset(graphs, entities, window_um, min_nodes)
+        vectors = run(network, data, batch_size=batch_size)
     out.mkdir(parents=True, exist_ok=True)
     vectors.save(out / "embeddings.safetensors")
     _write_csv(out / "embeddings.csv", vectors.slide_ids, vectors.graph.numpy())

@@ -125,10 +125,39 @@ def test_pama_takes_the_patches_of_whole_slides(tmp_path, capsys):
     assert vectors.graph.shape == (3, 16) and vectors.node.shape == (3 * 25, 16)
 
 
+def test_slpd_takes_the_regions_of_slides(tmp_path, capsys):
+    """Slides in, slide vectors out: build, pre-train, embed; the slide's vector is the mean of its regions'."""
+    for i in range(3):
+        Image.fromarray(stained(320, 480, seed=i)).save(tmp_path / f"s{i}.png")
+    sizes = "--entities", "patch,region", "--patch-um", 20, "--region-um", 80
+    assert run("build", *sorted(tmp_path.glob("*.png")), "--out", tmp_path / "g", "--mpp", 0.5, *sizes) == 0
+    words = "--method", "slpd", "--epochs", 3, "--hidden-dim", 32, "--grid", 4, "--min-nodes", 1
+    words += "--prototypes", 2, "--min-regions", 4, "--start-epoch", 1
+    assert run("pretrain", tmp_path / "g", "--out", tmp_path / "run", *words) == 0
+    method = hg.methods.load_method(tmp_path / "run" / "method.safetensors")
+    assert isinstance(method, hg.methods.SLPD) and (
+        method.config["region_size"],
+        method.prototypes.regions,
+    ) == (4, 18)
+    log = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    intra = [float(line.split(",")[log[0].split(",").index("intra")]) for line in log[1:]]
+    assert intra[0] == 0 and min(intra[1:]) > 0
+    words = "--method", tmp_path / "run" / "method.safetensors", "--out", tmp_path / "z"
+    assert run("embed", tmp_path / "g", *words) == 0
+    vectors = hg.training.Embeddings.load(tmp_path / "z" / "embeddings.safetensors")
+    assert (vectors.graph.shape, vectors.node.shape, vectors.slide_ids) == (
+        (3, 32),
+        (18, 32),
+        ["s0", "s1", "s2"],
+    )
+    np.testing.assert_allclose(vectors.graph[1], vectors.node[6:12].mean(0), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
-        (("--method", "slpd"), "must be one of hmgdm, pama; found slpd"),
+        (("--method", "mae"), "must be one of hmgdm, pama, slpd; found mae"),
+        (("--method", "slpd", "--window-um", 9), "not an option of slpd"),
         (
             ("--method", "pama", "--node-type", "tissue", "--representation", "layers"),
             "not an option of pama",

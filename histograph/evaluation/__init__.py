@@ -6,14 +6,17 @@ interval whose unit of resampling is the patient, because patches of one patient
 
 from .agreement import prediction_probability
 from .attention import class_attention, mass_mask
+from .bags import slide_means
 from .bootstrap import bootstrap_interval
 from .compare import compare, compare_results
+from .fold_tables import few_labels, read_folds
 from .held_out import held_out_probe, held_out_regression
 from .probes import knn_probe, linear_probe
 from .regression import regression_probe
 from .result import ProbeResult
 from .saliency import probe_score, saliency
 from .scores import RegressionResult, score_classes, score_values
+from .slide_probe import SlideProbeResult, fold_scores, mil_probe
 from .split_table import SplitTable, read_split, tcga_patient
 from .splits import Fold, check_split, grouped_split, patient_split
 from .survival import survival_probe
@@ -29,6 +32,7 @@ __all__ = [
     "LogRank",
     "ProbeResult",
     "RegressionResult",
+    "SlideProbeResult",
     "SplitTable",
     "SurvivalResult",
     "Vote",
@@ -39,6 +43,8 @@ __all__ = [
     "compare_results",
     "concordance_index",
     "cox_loss",
+    "few_labels",
+    "fold_scores",
     "grouped_split",
     "held_out_probe",
     "held_out_regression",
@@ -47,10 +53,12 @@ __all__ = [
     "log_rank",
     "mass_mask",
     "median_split",
+    "mil_probe",
     "neighbour_vote",
     "patient_split",
     "prediction_probability",
     "probe_score",
+    "read_folds",
     "read_split",
     "read_survival_table",
     "regression_probe",
@@ -58,6 +66,7 @@ __all__ = [
     "score_classes",
     "score_risks",
     "score_values",
+    "slide_means",
     "survival_probe",
     "tcga_patient",
 ]

@@ -16,6 +16,7 @@ from .patch_h5 import read_clam, read_patch_features, read_trident
 from .patch_many import convert_many
 from .patch_write import write_patch_features
 from .radius import radius_edges
+from .region_dataset import RegionDataset
 from .schema import validate
 from .store import load, save
 from .summary import summary
@@ -25,6 +26,7 @@ from .window import crop
 __all__ = [
     "GraphDataset",
     "GraphFile",
+    "RegionDataset",
     "build_graph",
     "build_many",
     "contact_edges",

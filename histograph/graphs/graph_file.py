@@ -3,7 +3,7 @@
 import copy
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,9 @@ from histograph.graphs.header import read_header
 from histograph.graphs.layout import GRAPH, decode_text, edge_key
 from histograph.graphs.schema import EdgeType, Graph
 from histograph.graphs.window import Box, as_box, inside_box
+
+# Rows that are read in vain where that joins two ranges into one: copying a few is faster than another read.
+_GAP = 32
 
 
 class GraphFile:
@@ -230,6 +233,36 @@ class GraphFile:
         """
         return self._read(as_box(box), node_types, relations)
 
+    def subset(self, node_type: str, rows: np.ndarray, relations: Iterable[EdgeType] | None = None) -> Graph:
+        """Read the sub-graph induced by some nodes of one type.
+
+        Parameters
+        ----------
+        node_type : str
+            A type of the file.
+        rows : ndarray
+            (M,) int64, the nodes by their rows in the file, ascending, each once.
+        relations : iterable of edge types, optional
+            Relations to read, within the type; by default all within it.
+
+        Returns
+        -------
+        HeteroData or Data
+            In memory; rows that lie together in the file are read together.
+
+        Raises
+        ------
+        ValueError
+            The type or a relation is not in the file, or `rows` are not rows of it in order.
+        """
+        rows, count = np.asarray(rows, dtype=np.int64), self.num_nodes().get(node_type, 0)
+        if len(rows) and ((np.diff(rows) <= 0).any() or rows[0] < 0 or rows[-1] >= count):
+            self._check_types([node_type], [])
+            raise ValueError(
+                f"rows: expected ascending rows from 0 to {count - 1} of {node_type!r}, each once"
+            )
+        return self._read(None, [node_type], relations, {node_type: _rows_of(rows)})
+
     def close(self) -> None:
         """Unmap the file; it is mapped again when it is next read."""
         if self._file is not None:
@@ -281,9 +314,13 @@ class GraphFile:
                 raise ValueError(f"{self.path}: no relation {relation!r}; the file has {self.relations}")
 
     def _read(
-        self, box: Box | None, node_types: Iterable[str] | None, relations: Iterable[EdgeType] | None
+        self,
+        box: Box | None,
+        node_types: Iterable[str] | None,
+        relations: Iterable[EdgeType] | None,
+        chosen: "Mapping[str, Rows] | None" = None,
     ) -> Graph:
-        """Read the selected types and relations, whole or within a box."""
+        """Read the selected types and relations, whole, within a box, or at chosen rows."""
         names = self.node_types if node_types is None else list(node_types)
         if relations is None:
             keys = [key for key in self.relations if key[0] in names and key[2] in names]
@@ -291,7 +328,8 @@ class GraphFile:
             keys = [tuple(key) for key in relations]  # type: ignore[misc]
         self._check_types(names, keys)
         self._check_types([end for key in keys for end in (key[0], key[2])], [])
-        rows = {name: self._select(name, box) for name in {*names, *(e for k in keys for e in (k[0], k[2]))}}
+        ends = {*names, *(end for key in keys for end in (key[0], key[2]))}
+        rows = {name: (chosen or {}).get(name) or self._select(name, box) for name in ends}
         graph: Graph = HeteroData() if self.is_hetero else Data()
         for name in names:
             store = graph[name] if self.is_hetero else graph
@@ -435,6 +473,17 @@ class Rows:
             return np.zeros(len(ends), dtype=np.int64), np.zeros(len(ends), dtype=bool)
         place = np.minimum(np.searchsorted(self.rows, ends), len(self.rows) - 1)
         return place, self.rows[place] == ends
+
+
+def _rows_of(rows: np.ndarray) -> Rows:
+    """Ranges that hold some rows; those with a few other rows in between are read as one."""
+    cuts = np.flatnonzero(np.diff(rows) > _GAP)
+    first, last = np.append(0, cuts + 1), np.append(cuts, len(rows) - 1)
+    ranges = [
+        (int(rows[low]), int(rows[high]) + 1) for low, high in zip(first, last, strict=True) if len(rows)
+    ]
+    read = np.concatenate([np.arange(*item) for item in ranges]) if ranges else np.zeros(0, dtype=np.int64)
+    return Rows(ranges, np.isin(read, rows, assume_unique=True), rows)
 
 
 def _runs(hit: np.ndarray) -> list[tuple[int, int]]:

@@ -13,6 +13,8 @@ from .pama_attention import AnchorMaps, anchor_maps
 from .pama_files import read_released_slide
 from .pama_released_classifier import ReleasedPAMAClassifier
 from .released import load_released, to_released
+from .slpd import SLPD
+from .slpd_graph import GraphSLPD
 from .vit_weights import VitFacts, load_vit, vit_state_dict
 
 __all__ = [
@@ -20,10 +22,12 @@ __all__ = [
     "GCMAE",
     "HMGDM",
     "PAMA",
+    "SLPD",
     "AnchorMaps",
     "Embedding",
     "EntityAutoencoder",
     "GraphDINO",
+    "GraphSLPD",
     "Graphs",
     "HiddenRows",
     "HiddenSample",

@@ -9,7 +9,8 @@ The backbone is any network that gives each node a vector; :meth:`GraphDINO.make
 After Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021, with subgraphs for crops.
 """
 
-from typing import Any
+import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,10 @@ from ..nn.bounds import check_bounds
 from ..nn.windows import induced, random_window
 from .base import Embedding, Graphs, constructor_arguments
 from .distillation import GLOBAL_VIEWS, SelfDistillation
+from .pama import PAMA
 
 # Ours, and those of torch_geometric.nn that need nothing but a width and a depth.
-ENCODERS = ("gcn", "GCN", "GraphSAGE", "GIN", "GAT", "EdgeCNN")
+ENCODERS = ("gcn", "pama", "GCN", "GraphSAGE", "GIN", "GAT", "EdgeCNN")
 
 
 class _Convolutions(nn.Module):
@@ -43,6 +45,27 @@ class _Convolutions(nn.Module):
         return self.norm(x)
 
 
+class _OfPAMA(nn.Module):
+    """The encoder of PAMA, whose patches speak through anchors; no edges are read."""
+
+    # Nodes for each anchor: windows hold tens to hundreds of nodes, where slides hold thousands.
+    _NODES = 16.0
+
+    def __init__(self, node_dim: int, dim: int, layers: int) -> None:
+        super().__init__()
+        heads = math.gcd(dim, 8)
+        sizes = {"decoder_dim": heads, "decoder_layers": 1, "patches_per_anchor": self._NODES}
+        self.network = PAMA(node_dim, dim, layers, heads, **sizes, standardise=False)  # type: ignore[arg-type]
+        for name in ("mask_token", "decoder_embed", "decoder_blocks", "decoder_norm", "predict"):
+            delattr(self.network, name)
+
+    def forward(self, graph: Data) -> Tensor:
+        count = torch.bincount(graph.batch, minlength=graph.graphs)
+        ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        slides = Data(x=graph.x, pos=graph.pos, batch=graph.batch, ptr=ptr)
+        return cast(Tensor, self.network.encode(slides).node)
+
+
 class _OfGeometric(nn.Module):
     """A network of PyG by its name, and a norm."""
 
@@ -57,90 +80,19 @@ class _OfGeometric(nn.Module):
         return self.norm(self.network(graph.x, graph.edge_index))
 
 
-class GraphDINO(SelfDistillation):
-    """Self-distillation with no labels, of graphs.
+class GraphViews(SelfDistillation):
+    """Views, backbone and vectors of a method that distils graphs; the method adds a constructor and the loss.
 
-    The loss, the head, the centre and the teacher are those of :class:`histograph.methods.DINO`.
-
-    Parameters
-    ----------
-    node_dim : int
-        Width of the node features.
-    dim : int
-        Width of the vectors.
-    layers : int
-        Rounds of message passing.
-    encoder : {"gcn", "GCN", "GraphSAGE", "GIN", "GAT", "EdgeCNN"}
-        ``"gcn"`` is our own; the others are of `torch_geometric.nn`. A subclass brings any other by
-        :meth:`make_encoder`.
-    local_views : int
-        Number of small windows.
-    global_scale, local_scale : (float, float)
-        Smallest and largest share of the nodes that a large and a small window hold.
-    feature_drop : float
-        Chance that a column of the features is set to 0 in a window, its mean where features are standardised.
-    standardise : bool
-        Scale features by mean and standard deviation of the training data.
-    out_dim, head_dim, bottleneck_dim, head_layers, train_gain
-        Of the head.
-    student_temperature, teacher_temperature, warmup_teacher_temperature, temperature_epochs, center_momentum, momentum
-        Of the loss and the teacher.
-    weight_decay_growth, freeze_epochs
-        Of the training; all as in :class:`histograph.methods.DINO`.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
+    Its ``config`` holds `node_dim`, `dim`, `layers`, `encoder`, `local_views`, `global_scale`, `local_scale` and
+    `feature_drop`, and it has a ``scale``, see :class:`GraphDINO`.
 
     Examples
     --------
-    >>> graph = Data(x=torch.randn(20, 4), pos=torch.rand(20, 2), edge_index=torch.randint(20, (2, 60)))
-    >>> method = GraphDINO(node_dim=4, dim=16, out_dim=32)
-    >>> sorted(method(graph)), method.encode(graph).node.shape
-    (['entropy', 'loss'], torch.Size([20, 16]))
-
-    Another backbone:
-
-    >>> class PointDINO(GraphDINO):
-    ...     def make_encoder(self):
-    ...         class Points(nn.Linear):
-    ...             def forward(self, graph):
-    ...                 return super().forward(graph.x)
-    ...         return Points(self.config["node_dim"], self.config["dim"])
-    >>> PointDINO(node_dim=4, dim=8, out_dim=32).encode(graph).graph.shape
-    torch.Size([1, 8])
+    >>> issubclass(GraphDINO, GraphViews)
+    True
     """
 
-    def __init__(
-        self,
-        node_dim: int,
-        dim: int = 128,
-        layers: int = 3,
-        encoder: str = "gcn",
-        local_views: int = 6,
-        global_scale: tuple[float, float] = (0.4, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.4),
-        feature_drop: float = 0.2,
-        standardise: bool = True,
-        out_dim: int = 1024,
-        head_dim: int = 256,
-        bottleneck_dim: int = 64,
-        head_layers: int = 3,
-        train_gain: bool = False,
-        student_temperature: float = 0.1,
-        teacher_temperature: float = 0.04,
-        warmup_teacher_temperature: float = 0.04,
-        temperature_epochs: int = 0,
-        center_momentum: float = 0.9,
-        momentum: float = 0.99,
-        weight_decay_growth: float = 10.0,
-        freeze_epochs: int = 1,
-    ) -> None:
-        config = constructor_arguments(locals())
-        _check_arguments(config)
-        super().__init__(config, lambda student: self.make_encoder(), dim)
-        self.scale = Standardise(node_dim) if standardise else None
+    scale: Standardise | None
 
     def make_encoder(self) -> nn.Module:
         """Build a backbone by the names in ``config``; a subclass may build any other.
@@ -152,7 +104,8 @@ class GraphDINO(SelfDistillation):
             ``edge_attr`` where the graphs have it, it gives a row of width ``dim`` for each node.
         """
         name, sizes = self.config["encoder"], [self.config[size] for size in ("node_dim", "dim", "layers")]
-        return _Convolutions(*sizes) if name == "gcn" else _OfGeometric(name, *sizes)
+        own = {"gcn": _Convolutions, "pama": _OfPAMA}
+        return own[name](*sizes) if name in own else _OfGeometric(name, *sizes)
 
     def before_epoch(self, epoch: int, dataset: Graphs) -> None:
         """Measure the scale of the features before the first epoch, and remember the epoch.
@@ -164,9 +117,9 @@ class GraphDINO(SelfDistillation):
         dataset : sequence of Data
             All training graphs.
         """
-        super().before_epoch(epoch, dataset)
         if self.scale is not None and not bool(self.scale.fitted):
             self.scale.fit(dataset[i].x for i in range(len(dataset)))
+        super().before_epoch(epoch, dataset)
 
     def views(self, batch: Any) -> tuple[list[Any], list[Any]]:
         """Cut windows out of each graph.
@@ -279,8 +232,110 @@ class GraphDINO(SelfDistillation):
         return read
 
 
-def _check_arguments(config: dict[str, Any]) -> None:
-    """Refuse what cannot work, naming the argument."""
+class GraphDINO(GraphViews):
+    """Self-distillation with no labels, of graphs.
+
+    The loss, the head, the centre and the teacher are those of :class:`histograph.methods.DINO`.
+
+    Parameters
+    ----------
+    node_dim : int
+        Width of the node features.
+    dim : int
+        Width of the vectors.
+    layers : int
+        Rounds of message passing.
+    encoder : {"gcn", "pama", "GCN", "GraphSAGE", "GIN", "GAT", "EdgeCNN"}
+        ``"gcn"`` is our own, ``"pama"`` the encoder of :class:`histograph.methods.PAMA`, which reads positions and no
+        edges; the others are of `torch_geometric.nn`. A subclass brings any other by
+        :meth:`make_encoder`.
+    local_views : int
+        Number of small windows.
+    global_scale, local_scale : (float, float)
+        Smallest and largest share of the nodes that a large and a small window hold.
+    feature_drop : float
+        Chance that a column of the features is set to 0 in a window, its mean where features are standardised.
+    standardise : bool
+        Scale features by mean and standard deviation of the training data.
+    out_dim, head_dim, bottleneck_dim, head_layers, train_gain
+        Of the head.
+    student_temperature, teacher_temperature, warmup_teacher_temperature, temperature_epochs, center_momentum, momentum
+        Of the loss and the teacher.
+    weight_decay_growth, freeze_epochs
+        Of the training; all as in :class:`histograph.methods.DINO`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Examples
+    --------
+    >>> graph = Data(x=torch.randn(20, 4), pos=torch.rand(20, 2), edge_index=torch.randint(20, (2, 60)))
+    >>> method = GraphDINO(node_dim=4, dim=16, out_dim=32)
+    >>> sorted(method(graph)), method.encode(graph).node.shape
+    (['entropy', 'loss'], torch.Size([20, 16]))
+
+    Another backbone:
+
+    >>> class PointDINO(GraphDINO):
+    ...     def make_encoder(self):
+    ...         class Points(nn.Linear):
+    ...             def forward(self, graph):
+    ...                 return super().forward(graph.x)
+    ...         return Points(self.config["node_dim"], self.config["dim"])
+    >>> PointDINO(node_dim=4, dim=8, out_dim=32).encode(graph).graph.shape
+    torch.Size([1, 8])
+    """
+
+    def __init__(
+        self,
+        node_dim: int,
+        dim: int = 128,
+        layers: int = 3,
+        encoder: str = "gcn",
+        local_views: int = 6,
+        global_scale: tuple[float, float] = (0.4, 1.0),
+        local_scale: tuple[float, float] = (0.05, 0.4),
+        feature_drop: float = 0.2,
+        standardise: bool = True,
+        out_dim: int = 1024,
+        head_dim: int = 256,
+        bottleneck_dim: int = 64,
+        head_layers: int = 3,
+        train_gain: bool = False,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        warmup_teacher_temperature: float = 0.04,
+        temperature_epochs: int = 0,
+        center_momentum: float = 0.9,
+        momentum: float = 0.99,
+        weight_decay_growth: float = 10.0,
+        freeze_epochs: int = 1,
+    ) -> None:
+        config = constructor_arguments(locals())
+        check_graph_views(config)
+        super().__init__(config, lambda student: self.make_encoder(), dim)
+        self.scale = Standardise(node_dim) if standardise else None
+
+
+def check_graph_views(config: dict[str, Any]) -> None:
+    """Refuse what the network or its windows cannot be made with.
+
+    Parameters
+    ----------
+    config : dict
+        Arguments by name, see :class:`GraphViews`.
+
+    Raises
+    ------
+    ValueError
+        If one is out of range.
+
+    Examples
+    --------
+    >>> check_graph_views(GraphDINO(4, dim=8, out_dim=16).config)
+    """
     bounds = [(name, config[name] >= 1, "at least 1") for name in ("node_dim", "dim", "layers")]
     bounds += [
         ("encoder", config["encoder"] in ENCODERS, f"one of {', '.join(ENCODERS)}"),

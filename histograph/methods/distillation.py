@@ -9,7 +9,7 @@ Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,6 @@ from .base import Graphs, Method
 
 # Views that the teacher sees, too.
 GLOBAL_VIEWS = 2
-# Last learning rate over the peak, as released: 1e-6 / 5e-4.
-_RELEASED_END = 0.002
 # Standard deviation of the head's first weights, as released.
 _RELEASED_STD = 0.02
 
@@ -76,6 +74,9 @@ class SelfDistillation(Method):
     True
     """
 
+    #: Last learning rate over the peak with `official_compat`: 1e-6 / 5e-4.
+    released_end: ClassVar[float] = 0.002
+
     def __init__(self, config: dict[str, Any], make_backbone: Callable[[bool], nn.Module], dim: int) -> None:
         super().__init__(config)
         _check_arguments(config)
@@ -87,7 +88,8 @@ class SelfDistillation(Method):
         self.teacher.load_state_dict(self.student.state_dict())
         self.loss = DINOLoss(config["out_dim"], config["student_temperature"], config["center_momentum"])
         self.epoch, self.momentum = 0, config["momentum"]
-        self._pending: Tensor | None = None
+        # losses whose centres move after the step: the mean of the rows, and how many they are
+        self._pending: list[tuple[DINOLoss, Tensor, int]] = []
         self.train()
 
     def views(self, batch: Any) -> tuple[list[Any], list[Any]]:
@@ -156,7 +158,7 @@ class SelfDistillation(Method):
             wanted = self.teacher.head(self.represent(self.teacher.backbone, global_views))
         loss, entropy = self.loss(said, wanted, GLOBAL_VIEWS, self.teacher_temperature)
         if self.training:
-            self._pending = wanted.float().mean(0, keepdim=True)
+            self._pending = [(self.loss, wanted.float().mean(0, keepdim=True), len(wanted))]
         return {"loss": loss, "entropy": entropy}
 
     @property
@@ -222,7 +224,7 @@ class SelfDistillation(Method):
             "weight_decay": cosine_schedule(1.0, self.config["weight_decay_growth"], step, total_steps)
         }
         if self.config.get("official_compat"):
-            factors["lr"] = cosine_schedule(1.0, _RELEASED_END, step, total_steps, warmup_steps)
+            factors["lr"] = cosine_schedule(1.0, self.released_end, step, total_steps, warmup_steps)
         return factors
 
     def limit_gradients(self, limit: float) -> bool:
@@ -246,7 +248,7 @@ class SelfDistillation(Method):
         return True
 
     def after_step(self, step: int) -> None:
-        """Move the teacher towards the student, and the centre towards what the teacher said.
+        """Move the teacher towards the student, and centres towards what the teacher said.
 
         Parameters
         ----------
@@ -254,9 +256,9 @@ class SelfDistillation(Method):
             Number of optimiser steps made so far, from 1.
         """
         follow(self.teacher, self.student, self.momentum)
-        if self._pending is not None:
-            self.loss.update(self._pending)
-            self._pending = None
+        for loss, mean, count in self._pending:
+            loss.update(mean, count)
+        self._pending = []
 
 
 def _check_arguments(config: dict[str, Any]) -> None:

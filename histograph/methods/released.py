@@ -4,19 +4,22 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from . import dino_checkpoint, gcmae_checkpoint, hmgdm_checkpoint, pama_checkpoint
+from . import dino_checkpoint, gcmae_checkpoint, hmgdm_checkpoint, pama_checkpoint, slpd_checkpoint
 from .base import Method
 from .dino import DINO
 from .gcmae import GCMAE
 from .hmgdm import HMGDM
 from .pama import PAMA
 from .pama_released_classifier import ReleasedPAMAClassifier
+from .slpd import SLPD
 from .torch_files import read_torch_file, some
 
 # where checkpoints keep their weights, and a tensor that every checkpoint of a family has
 _HOLDERS = ("state_dict", "model", "Diffmodel", "teacher", "student")
 _HMGDM, _PAMA, _DINO = "x_embedding.0.weight", "kernel_token", "backbone.cls_token"
 _GCMAE = "lemniscate.memory"
+# of HIPT too; with its prefix, or by itself where a backbone was saved alone
+_SLPD = {"backbone.phi.0.weight", "phi.0.weight"}
 _ADVICE = "where you trust it, save its weights alone with torch.save(checkpoint[...], ...) and load that"
 
 
@@ -35,12 +38,13 @@ def load_released(source: str | os.PathLike[str] | Mapping[str, Any], **settings
         What a checkpoint does not tell, as released by default. H-MGDM: ``heads``, ``theta``, ``node_mask_ratio``,
         ``edge_mask_ratio``, ``target``, ``pooling``. PAMA: ``anchor_dropout``, ``patches_per_anchor``,
         ``num_anchors``, ``dropout``, ``drop_path``, and in pre-training ``mask_ratio`` and ``normalise_target``. DINO:
-        ``heads``, ``mean``, ``std``, views and schedules, see :class:`DINO`. GCMAE: see
-        :func:`histograph.methods.gcmae_checkpoint.load_released`.
+        ``heads``, ``mean``, ``std``, views and schedules, see :class:`DINO`. GCMAE and SLPD: see
+        :func:`histograph.methods.gcmae_checkpoint.load_released` and
+        :func:`histograph.methods.slpd_checkpoint.load_released`, which reads the second stage of HIPT too.
 
     Returns
     -------
-    HMGDM, PAMA, GCMAE, ReleasedPAMAClassifier or DINO
+    HMGDM, PAMA, GCMAE, ReleasedPAMAClassifier, SLPD or DINO
         With ``official_compat=True``, in evaluation mode, on the CPU; the classifier for a PAMA that was fine-tuned.
 
     Raises
@@ -72,11 +76,13 @@ def load_released(source: str | os.PathLike[str] | Mapping[str, Any], **settings
         return gcmae_checkpoint.load_released(content, **settings)
     if _PAMA in keys:
         return pama_checkpoint.load_released(content, **settings)
+    if _SLPD & keys:
+        return slpd_checkpoint.load_released(content, **settings)
     if _DINO in keys:
         return dino_checkpoint.load_released(content, **settings)
     raise ValueError(
         f"source must hold the weights of a released H-MGDM (with {_HMGDM}), PAMA (with {_PAMA}), GCMAE (with "
-        f"{_GCMAE}) or DINO (with {_DINO}), by themselves or under "
+        f"{_GCMAE}), SLPD or HIPT (with backbone.phi.0.weight) or DINO (with {_DINO}), by themselves or under "
         f"{', '.join(map(repr, _HOLDERS))}; found the keys {some(sorted(keys))}"
     )
 
@@ -86,13 +92,14 @@ def to_released(method: Method) -> dict[str, Any]:
 
     Parameters
     ----------
-    method : HMGDM, PAMA, GCMAE, ReleasedPAMAClassifier or DINO
+    method : HMGDM, PAMA, GCMAE, ReleasedPAMAClassifier, SLPD or DINO
         Made with ``official_compat=True``; DINO of either form, for they have the same weights.
 
     Returns
     -------
     dict of str to Tensor
-        Copies on the CPU, in the released order; of DINO one each for ``"student"``, ``"teacher"`` and ``"dino_loss"``.
+        Copies on the CPU, in the released order; of DINO and SLPD one each for ``"student"``, ``"teacher"`` and
+        ``"dino_loss"``.
 
     Raises
     ------
@@ -112,9 +119,11 @@ def to_released(method: Method) -> dict[str, Any]:
         return gcmae_checkpoint.to_released(method)
     if isinstance(method, HMGDM):
         return hmgdm_checkpoint.to_released(method)
+    if isinstance(method, SLPD):
+        return slpd_checkpoint.to_released(method)
     if isinstance(method, DINO):
         return dino_checkpoint.to_released(method)
     raise ValueError(
-        "method must be an HMGDM, GCMAE or PAMA made with official_compat=True, or a DINO, found "
+        "method must be an HMGDM, GCMAE, SLPD or PAMA made with official_compat=True, or a DINO, found "
         f"{type(method).__name__}"
     )

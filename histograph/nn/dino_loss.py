@@ -92,34 +92,74 @@ class DINOLoss(nn.Module):
             If the shapes do not fit or there is no pair.
         """
         crops = self._count(student, teacher, views)
-        with torch.no_grad():
-            log_p = ((teacher.float() - self.center) / temperature).log_softmax(-1)
-            p = log_p.exp().view(views, -1, log_p.shape[1])
-            entropy = -(log_p.mul_(p.view_as(log_p))).sum(-1).mean()
-        z = (student.float() / self.student_temperature).view(crops, -1, student.shape[1])
-        # the sum over pairs, read crop by crop: its normaliser as often as it is paired, and what it is paired with
-        times = torch.full((crops, 1), views, dtype=z.dtype, device=z.device)
-        times[:views] -= 1
-        agreement = torch.einsum("ubk,vbk->buv", p, z)
-        paired = torch.ones_like(agreement[0])
-        paired.fill_diagonal_(0)
-        total = (times * z.logsumexp(-1)).sum() - (paired * agreement).sum()
-        return total / (z.shape[1] * (views * crops - views)), entropy
+        p, entropy = self.targets(teacher, temperature)
+        pairs = cross_entropies(p.view(views, -1, p.shape[1]), student, self.student_temperature)
+        paired = pairs.new_ones(views, crops).fill_diagonal_(0)
+        return (paired * pairs.mean(2)).sum() / (views * crops - views), entropy
 
     @torch.no_grad()
-    def update(self, teacher: Tensor) -> None:
-        r"""Move the centre towards the teacher's mean over all processes, :math:`c \leftarrow m c + (1 - m) \bar g`.
+    def targets(
+        self, teacher: Tensor, temperature: float = 0.04, center: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Give the distributions that the student is to give.
 
         Parameters
         ----------
         teacher : Tensor
-            (R, K) rows of a step, or a single row that is their mean; as many in every process.
+            (R, K) rows.
+        temperature : float
+            tau_t.
+        center : Tensor, optional
+            (1, K) to be taken off in place of the own one.
+
+        Returns
+        -------
+        p, entropy : Tensor
+            (R, K) float32 distributions, and the mean of their entropies.
         """
-        mean = teacher.float().mean(0, keepdim=True)
+        center = self.center if center is None else center
+        log_p = ((teacher.float() - center) / temperature).log_softmax(-1)
+        p = log_p.exp()
+        return p, -(log_p.mul_(p)).sum(-1).mean()
+
+    @torch.no_grad()
+    def moved(self, teacher: Tensor, count: int | None = None) -> Tensor:
+        r"""Give the centre after a step, :math:`m c + (1 - m) \bar g`, with the mean over the rows of all processes.
+
+        Parameters
+        ----------
+        teacher : Tensor
+            (R, K) rows of a step in this process, or a single row that is their mean.
+        count : int, optional
+            Number of rows that the mean stands for, R by default; 0 for none, when `teacher` is not read. It may
+            differ among processes.
+
+        Returns
+        -------
+        Tensor
+            (1, K); the centre as it is where no process has a row.
+        """
+        count = len(teacher) if count is None else count
+        mean = teacher.float().mean(0, keepdim=True) if count else torch.zeros_like(self.center)
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(mean)
-            mean /= dist.get_world_size()
-        self.center.lerp_(mean.to(self.center.dtype), 1 - self.center_momentum)
+            total = torch.cat([mean * count, mean.new_full((1, 1), count)], dim=1)
+            dist.all_reduce(total)
+            count = int(total[0, -1])
+            mean = total[:, :-1] / max(count, 1)
+        if count == 0:
+            return self.center.clone()
+        return self.center.lerp(mean.to(self.center.dtype), 1 - self.center_momentum)
+
+    @torch.no_grad()
+    def update(self, teacher: Tensor, count: int | None = None) -> None:
+        """Move the centre as :meth:`moved` says.
+
+        Parameters
+        ----------
+        teacher, count
+            Of :meth:`moved`.
+        """
+        self.center.copy_(self.moved(teacher, count))
 
     def _count(self, student: Tensor, teacher: Tensor, views: int) -> int:
         """Give the number of crops, or say what does not fit."""
@@ -138,3 +178,36 @@ class DINOLoss(nn.Module):
         if len(student) == rows:
             raise ValueError("student must hold at least two crops to be paired, found one")
         return len(student) // rows
+
+
+def cross_entropies(target: Tensor, student: Tensor, temperature: float) -> Tensor:
+    r"""Compare every target of an item with every view of it, in one pass over what the student says.
+
+    .. math::
+
+        H_{tvb} = \log \sum_k e^{z_{vbk} / \tau} - p_{tb} \cdot z_{vb} / \tau = - p_{tb} \cdot \log q_{vb}
+
+    with one normaliser for each row of the student instead of one for each pair.
+
+    Parameters
+    ----------
+    target : Tensor
+        (T, B, K) distributions p.
+    student : Tensor
+        (V · B, K) rows z, view after view.
+    temperature : float
+        tau.
+
+    Returns
+    -------
+    Tensor
+        (T, V, B); losses are means over some of it.
+
+    Examples
+    --------
+    >>> target = torch.full((2, 3, 4), 0.25)
+    >>> cross_entropies(target, torch.zeros(5 * 3, 4), 0.1).shape
+    torch.Size([2, 5, 3])
+    """
+    z = (student.float() / temperature).view(-1, *target.shape[1:])
+    return z.logsumexp(-1) - torch.einsum("tbk,vbk->tvb", target, z)

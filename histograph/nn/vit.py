@@ -7,14 +7,16 @@ how masked autoencoders hide.
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; stochastic depth of Huang et al., ECCV 2016.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear, scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from .bounds import check_bounds
+from .grid_positions import GridPositions
 from .sincos import sincos_positions
 
 #: Width, blocks and heads of the sizes of the field.
@@ -54,12 +56,14 @@ class TokenAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix the tokens (B, T, dim) of each image."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """Mix the tokens (B, T, dim) of each image; where `present` (B, T) is False, a token is not read."""
         query, key, value = self._split(x)
-        return self.proj(scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(x.shape))
+        mask = None if present is None else present[:, None, None, :]
+        read = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.proj(read.transpose(1, 2).reshape(x.shape))
 
-    def first(self, x: Tensor) -> Tensor:
+    def first(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         r"""Give what the first token alone reads, without keys and values of the others.
 
         With :math:`q K^T = (q W_k) x^T` and :math:`\sum_t a_t W_v x_t = W_v \sum_t a_t x_t`, both maps meet one row for
@@ -69,28 +73,35 @@ class TokenAttention(nn.Module):
         ----------
         x : Tensor
             (B, T, dim).
+        present : Tensor, optional
+            (B, T) bool, the tokens that are read, at least one of each image; all by default.
 
         Returns
         -------
         Tensor
-            (B, 1, dim), as ``forward(x)[:, :1]``.
+            (B, 1, dim), as ``forward(x, present)[:, :1]``.
         """
         dim = x.shape[2]
         of_query, of_key, of_value = self.qkv.weight.split(dim)
         width = dim // self.heads
         query = linear(x[:, 0], of_query, self.qkv.bias[:dim]).view(-1, self.heads, width)
         asked = torch.einsum("bhe,hed->bhd", query, of_key.view(self.heads, width, dim))
-        weight = (asked @ x.transpose(1, 2) * width**-0.5).softmax(2)
+        score = asked @ x.transpose(1, 2) * width**-0.5
+        if present is not None:
+            score = score.masked_fill(~present[:, None, :], -math.inf)
+        weight = score.softmax(2)
         read = torch.einsum("bhd,hed->bhe", weight.to(x.dtype) @ x, of_value.view(self.heads, width, dim))
         return self.proj(read.reshape(-1, 1, dim) + self.qkv.bias[2 * dim :])
 
-    def weights(self, x: Tensor) -> Tensor:
+    def weights(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Give who reads whom: (B, heads, T, T), rows of readers that sum to 1.
 
         Parameters
         ----------
         x : Tensor
             (B, T, dim).
+        present : Tensor, optional
+            As in :meth:`first`; what is not read has weight 0.
 
         Returns
         -------
@@ -98,7 +109,10 @@ class TokenAttention(nn.Module):
             Softmax of the scaled products of queries and keys.
         """
         query, key, _ = self._split(x)
-        return (query @ key.transpose(2, 3) * query.shape[3] ** -0.5).softmax(3)
+        score = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
+        if present is not None:
+            score = score.masked_fill(~present[:, None, None, :], -math.inf)
+        return score.softmax(3)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -170,25 +184,27 @@ class TransformerBlock(nn.Module):
         self.ls2 = nn.Identity() if layer_scale is None else _LayerScale(dim, layer_scale)
         self.drop_path = drop_path
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Give tokens (B, T, dim) after this round."""
-        x = x + self._dropped(self.ls1(self.attn(self.norm1(x))))
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """Give tokens (B, T, dim) after this round; where `present` (B, T) is False, a token is not read."""
+        x = x + self._dropped(self.ls1(self.attn(self.norm1(x), present)))
         return self._fed(x)
 
-    def first(self, x: Tensor) -> Tensor:
+    def first(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Give the first token (B, 1, dim) after this round, with no work for the others.
 
         Parameters
         ----------
         x : Tensor
             (B, T, dim).
+        present : Tensor, optional
+            (B, T) bool, the tokens that are read, at least one of each image; all by default.
 
         Returns
         -------
         Tensor
-            As ``forward(x)[:, :1]``.
+            As ``forward(x, present)[:, :1]``.
         """
-        return self._fed(x[:, :1] + self._dropped(self.ls1(self.attn.first(self.norm1(x)))))
+        return self._fed(x[:, :1] + self._dropped(self.ls1(self.attn.first(self.norm1(x), present))))
 
     def _fed(self, x: Tensor) -> Tensor:
         return x + self._dropped(self.ls2(self.mlp(self.norm2(x))))
@@ -211,7 +227,7 @@ class _PatchEmbedding(nn.Module):
         return self.proj(image).flatten(2).transpose(1, 2)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(GridPositions):
     """Vision Transformer with the names of weights that the field uses.
 
     Attention runs through `torch.nn.functional.scaled_dot_product_attention`, which takes the fastest kernel of the
@@ -290,15 +306,12 @@ class VisionTransformer(nn.Module):
         layer_scale: float | None = None,
         registers: int = 0,
     ) -> None:
-        super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         _check_arguments(locals())
+        super().__init__((height // patch_size, width // patch_size), interpolation_offset, antialias)
         self.patch_size, self.dim, self.channels = patch_size, dim, channels
-        self.grid = (height // patch_size, width // patch_size)
-        self.interpolation_offset, self.antialias = interpolation_offset, antialias
         self.first = 1 + registers
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.pos_embed: Tensor
         places = 1 + self.grid[0] * self.grid[1]
         if positions == "learned":
             self.pos_embed = nn.Parameter(torch.empty(1, places, dim))
@@ -318,8 +331,6 @@ class VisionTransformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        # weights of the interpolation of one side, by their lengths; used as a product, so that gradients pass
-        self._stretch: dict[tuple[Any, ...], Tensor] = {}
 
     def tokens(self, image: Tensor) -> Tensor:
         """Cut images into squares and add where they lie.
@@ -361,45 +372,6 @@ class VisionTransformer(nn.Module):
         if self.first > 1:
             special = torch.cat([special, self.register_tokens], dim=1)
         return torch.cat([special.expand(image.shape[0], -1, -1).to(squares.dtype), squares], dim=1)
-
-    def positions(self, rows: int, columns: int) -> Tensor:
-        """Give the positions of a grid, bicubically interpolated where it is another than the own.
-
-        Parameters
-        ----------
-        rows, columns : int
-            Of the grid.
-
-        Returns
-        -------
-        Tensor
-            (1, 1 + rows · columns, dim).
-        """
-        if (rows, columns) == self.grid:
-            return self.pos_embed
-        table = self.pos_embed[0, 1:].view(*self.grid, -1)
-        # bicubic interpolation is a product with one matrix along each side, at least in single precision
-        with torch.autocast(table.device.type, enabled=False):
-            table = table.to(torch.promote_types(table.dtype, torch.float32))
-            table = torch.einsum("ri,ijd->rjd", self._stretched(self.grid[0], rows, table), table)
-            table = torch.einsum("cj,rjd->rcd", self._stretched(self.grid[1], columns, table), table)
-        places = table.reshape(1, rows * columns, -1).to(self.pos_embed.dtype)
-        return torch.cat([self.pos_embed[:, :1], places], dim=1)
-
-    def _stretched(self, length: int, wanted: int, like: Tensor) -> Tensor:
-        """Give the (wanted, length) weights of the interpolation along one side, kept for the next time."""
-        key = (length, wanted, like.device, like.dtype)
-        if key not in self._stretch:
-            # an ordinary tensor even when first asked for in inference mode, for training may ask next
-            with torch.inference_mode(False), torch.no_grad():
-                unit = torch.eye(length, dtype=like.dtype, device="cpu").view(1, 1, length, length)
-                how: dict[str, Any] = {"mode": "bicubic", "align_corners": False, "antialias": self.antialias}
-                if self.interpolation_offset:
-                    how["scale_factor"] = ((wanted + self.interpolation_offset) / length, 1.0)
-                else:
-                    how["size"] = (wanted, length)
-                self._stretch[key] = interpolate(unit, **how)[0, 0, :wanted].to(like.device)
-        return self._stretch[key]
 
     def run(self, tokens: Tensor) -> Tensor:
         """Pass tokens through the blocks and the last norm.

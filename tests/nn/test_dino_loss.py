@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 from histograph.nn import DINOLoss
+from histograph.nn.dino_loss import cross_entropies
 
 
 def rows(count, width=7, seed=0):
@@ -108,10 +109,30 @@ def test_a_constant_added_to_the_teacher_is_forgotten():
     assert float(found) == pytest.approx(float(plain(student, teacher)[0]), rel=1e-4)
 
 
+def test_cross_entropies_of_all_pairs():
+    p, z = rows(2 * 3).softmax(1).view(2, 3, 7), rows(4 * 3, seed=1)
+    found = cross_entropies(p, z, 0.1)
+    said = (z / 0.1).log_softmax(1).view(4, 3, 7)
+    assert found.shape == (2, 4, 3)
+    for t in range(2):
+        for v in range(4):
+            torch.testing.assert_close(found[t, v], -(p[t] * said[v]).sum(1), atol=1e-5, rtol=1e-5)
+
+
+def test_a_mean_stands_for_its_rows_and_no_rows_move_nothing():
+    loss, teacher = DINOLoss(7), rows(4, seed=1)
+    loss.center.copy_(rows(1, seed=3))
+    torch.testing.assert_close(loss.moved(teacher), loss.moved(teacher.mean(0, keepdim=True), 4))
+    assert torch.equal(loss.moved(teacher[:0]), loss.center)
+    assert torch.equal(loss.moved(torch.full((1, 7), math.nan), 0), loss.center)
+
+
 def _update(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     loss = DINOLoss(7)
     loss.update(rows(4, seed=rank))
+    loss.update(rows(2 + 3 * rank, seed=rank).mean(0, keepdim=True), 2 + 3 * rank)
+    loss.update(rows(1), 0)
     torch.save(loss.center, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -121,7 +142,9 @@ def test_centre_is_the_same_in_all_processes(tmp_path):
     multiprocessing.spawn(_update, (str(tmp_path),), nprocs=2)
     centers = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert torch.equal(*centers)
-    torch.testing.assert_close(centers[0][0], 0.1 * torch.cat([rows(4, seed=0), rows(4, seed=1)]).mean(0))
+    first = 0.1 * torch.cat([rows(4, seed=0), rows(4, seed=1)]).mean(0)
+    second = torch.cat([rows(2, seed=0), rows(5, seed=1)]).mean(0)  # every row counts once
+    torch.testing.assert_close(centers[0][0], 0.9 * first + 0.1 * second)
 
 
 @pytest.mark.parametrize(
