@@ -102,8 +102,19 @@ def _encoder(name: str | None, options: dict[str, Any]) -> dict[str, Any] | None
 
 @app.command()
 def convert(
-    files: Annotated[list[Path], typer.Argument(help="HDF5 files of patch features, or folders of them.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="HDF5 files of patch features, files of objects or graphs, or folders of them."),
+    ],
     out: Annotated[Path, _OUT],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="Make files of objects: geojson, geojson.gz (QuPath), hovernet, cellvit, stardist, tif, png, npy, "
+            "csv, parquet or h5ad."
+        ),
+    ] = None,
+    node_type: Annotated[str | None, typer.Option(help="With --to: which layer of graphs.")] = None,
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel of all slides.")] = None,
     mpp_table: Annotated[
         Path | None, typer.Option(help="CSV with columns slide_id and mpp, where slides differ.")
@@ -119,9 +130,25 @@ def convert(
 ) -> None:
     """Turn patch features of CLAM, TRIDENT or STAMP (HDF5) into graph files, with a manifest.
 
+    With --to, turn files of objects (QuPath's GeoJSON, JSON of HoVer-Net and CellViT, instance maps, StarDist's
+    polygons, tables of centroids) or graphs into one another.
+
     A second run skips the files that are complete. A broken file is reported and does not stop the rest; the
     exit status is then 1.
     """
+    if to is not None:
+        given = {
+            "--mpp-table": mpp_table,
+            "--patch-size-level0": patch_size_level0,
+            "--coords-from": coords_from,
+        }
+        for option, value in given.items():
+            if value is not None:
+                raise typer.BadParameter("is for patch features, not for --to", param_hint=option)
+        _convert_objects(files, out, to, mpp, node_type, overwrite)
+        return
+    if node_type is not None:
+        raise typer.BadParameter("is only for --to", param_hint="--node-type")
     from histograph.graphs import convert_many
 
     if mpp is not None and mpp_table is not None:
@@ -135,6 +162,31 @@ def convert(
         overwrite=overwrite,
     )
     _report(frame)
+
+
+def _convert_objects(
+    files: list[Path], out: Path, to: str, mpp: float | None, node_type: str | None, overwrite: bool
+) -> None:
+    """Convert files of objects one after the other; exit with status 1 where one has failed."""
+    from histograph.formats import FORMATS, convert_file
+    from histograph.formats.convert import ENTITY_SUFFIXES, converted_name
+
+    if to not in FORMATS:
+        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}; found {to}", param_hint="--to")
+    failed = False
+    for path in _expand(files, frozenset({*ENTITY_SUFFIXES, ".safetensors"}), "file of objects"):
+        target = converted_name(path, out, to)
+        if target.exists() and not overwrite and not target.samefile(path):
+            print(f"{'skipped':8s} {path.name}: {target} is there")
+            continue
+        try:
+            target, count = convert_file(path, out, to, mpp, node_type)
+            print(f"{'done':8s} {path.name}: {count} objects in {target}")
+        except (ValueError, TypeError, OSError, ArithmeticError) as error:
+            failed = True
+            print(f"{'failed':8s} {path.name}: {error}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

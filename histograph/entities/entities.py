@@ -43,6 +43,9 @@ class Entities:
         Provenance: how the entities were found.
     extent_um : tuple of float, optional
         Width and height in µm of the canvas that was searched; the default extent of `instance_map`.
+    columns : dict of str to ndarray, (N,)
+        What else is known of each entity, by name. ``type`` holds the names of cell types, "" where unknown; ``id``
+        the id in the file that they came from, where that is not the label; numbers are measurements.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class Entities:
     masks: Masks | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     extent_um: tuple[float, float] | None = None
+    columns: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -79,6 +83,12 @@ class Entities:
             found = np.shape(getattr(self, name))
             if found != shape:
                 raise ValueError(f"{name}: expected shape {shape} for {n} entities, found {found}.")
+        for name, column in self.columns.items():
+            if np.shape(column) != (n,) or np.asarray(column).dtype.kind not in "biufU":
+                raise ValueError(
+                    f"columns[{name!r}]: expected {n} numbers or strings, one for each entity, found shape "
+                    f"{np.shape(column)} of {np.asarray(column).dtype}."
+                )
         if self.masks is not None and len(self.masks) != n:
             raise ValueError(f"masks: expected one mask for each of {n} entities, found {len(self.masks)}.")
         if n and (self.label[0] <= 0 or (np.diff(self.label) <= 0).any()):
@@ -137,8 +147,8 @@ class Entities:
         Parameters
         ----------
         parts : sequence of Entities
-            At least one; same kind, same mpp, all with masks or all without, no label twice. The parameters of the
-            first part are kept.
+            At least one; same kind, same mpp, same columns, all with masks or all without, no label twice. The
+            parameters of the first part are kept.
 
         Returns
         -------
@@ -162,6 +172,10 @@ class Entities:
         for part in parts[1:]:
             if (part.kind, part.mpp, part.masks is None) != (first.kind, first.mpp, first.masks is None):
                 raise ValueError(f"parts: expected one kind, mpp and kind of mask, found {first} and {part}.")
+            if part.columns.keys() != first.columns.keys():
+                raise ValueError(
+                    f"parts: expected the same columns in all, found {list(first.columns)} and {list(part.columns)}."
+                )
         label = np.concatenate([part.label for part in parts])
         order = np.argsort(label, kind="stable")
         masks = None
@@ -180,6 +194,7 @@ class Entities:
             masks,
             dict(first.parameters),
             (max(e[0] for e in extents), max(e[1] for e in extents)) if extents else None,
+            {name: np.concatenate([part.columns[name] for part in parts])[order] for name in first.columns},
         )
 
     def select(self, index: ArrayLike | slice) -> Entities:
@@ -221,6 +236,7 @@ class Entities:
             area=self.area[rows],
             masks=None if self.masks is None else self.masks.select(rows),
             parameters=dict(self.parameters),
+            columns={name: np.asarray(column)[rows] for name, column in self.columns.items()},
         )
 
     def polygon(self, i: int) -> NDArray[np.float64]:
@@ -319,6 +335,8 @@ class Entities:
         rows.append(
             ("masks", "rectangles" if self.masks is None else f"{self.masks.nbytes / 1e6:.2f} MB packed")
         )
+        if self.columns:
+            rows.append(("columns", _escape(", ".join(self.columns))))
         rows += [(key, _escape(value)) for key, value in self.parameters.items()]
         body = "".join(
             f"<tr><th style='text-align:left'>{key}</th><td>{value}</td></tr>" for key, value in rows

@@ -263,6 +263,11 @@ def _add_nodes(
     store.feature_names = names
     store.area_um2 = torch.from_numpy(items.area[order].astype(np.float32))
     store.bbox = torch.from_numpy(items.bbox[order].astype(np.float32))
+    if "type" in items.columns:
+        types = np.asarray(items.columns["type"])
+        store.label_names = sorted(set(types.tolist()) - {""})
+        known = np.searchsorted(store.label_names, types) if store.label_names else np.zeros(len(types), int)
+        store.label = torch.from_numpy(np.where(types == "", -1, known)[order].astype(np.int64))
     return order
 
 

@@ -102,6 +102,8 @@ NODE_FIELDS: dict[str, Field] = {
         Field("bbox", "(N, 4)", "float32", "x_min, y_min, x_max, y_max in micrometres", required=False),
         Field("latent", "(N, L)", "float16", "latent of the image around each node", required=False),
         Field("y", "(N,) or (1,)", "any", "supervision of the nodes, or of the whole graph", required=False),
+        Field("label", "(N,)", "int64", "type of each entity, a row of label_names, or -1", required=False),
+        Field("label_names", "(K,)", "list of str", "names of the types of entities", required=False),
     )
 }
 

@@ -204,7 +204,7 @@ def test_crops_of_training():
 
 
 def test_stains_of_training():
-    """Amounts of stain vary from patch to patch within bounds, one change for all pixels of a patch; not when embedding."""
+    """Amounts of stain vary from patch to patch within bounds, alike for all its pixels; not when embedding."""
     method = small(crop_scale=(1, 1), orientations=1, stain=0.3).train()
     picture = torch.full((64, 3, 16, 16), 0.5)
     torch.manual_seed(0)

@@ -1,0 +1,126 @@
+"""Any format to any other, in Python and in a shell."""
+
+import json
+
+import numpy as np
+import pytest
+
+import histograph as hg
+from histograph.cli import main
+from histograph.formats import FORMATS, convert_file, read_entities, write_entities
+
+from .scenes import assert_same, cells
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    return stop.value.code or 0
+
+
+def solid():
+    """Cells that every format can hold."""
+    found = cells(n=40, holes=False, typed=False)
+    instance_map = np.kron(np.arange(1, 13).reshape(3, 4), np.pad(np.ones((7, 9), int), 2))
+    return hg.entities.from_instance_map(instance_map, found.mpp)
+
+
+@pytest.mark.parametrize("first", [name for name in FORMATS if name not in ("csv", "parquet", "h5ad")])
+@pytest.mark.parametrize("second", ["geojson", "tif", "cellvit", "csv"])
+def test_chains(tmp_path, first, second):
+    source = solid()
+    path = write_entities(source, tmp_path / f"a{FORMATS[first]}", first, mpp=0.25)
+    target, count = convert_file(path, tmp_path / "out", second, mpp=0.25)
+    assert count == len(source) and target.name == f"a{FORMATS[second]}"
+    again = read_entities(target, None if second == "csv" else 0.25)
+    np.testing.assert_array_equal(again.label, source.label)
+    if first != "stardist" and second != "csv":
+        assert_same(source, again, columns=False)
+
+
+def test_points_stay_points(tmp_path):
+    table = write_entities(cells(), tmp_path / "a.csv", "csv").read_text().splitlines()
+    (tmp_path / "p.csv").write_text("\n".join(",".join(line.split(",")[:3]) for line in table))
+    target, _ = convert_file(tmp_path / "p.csv", tmp_path, "geojson", mpp=0.25)
+    assert json.loads(target.read_text())["features"][0]["geometry"]["type"] == "Point"
+    np.testing.assert_allclose(read_entities(target).centroid, cells().centroid, atol=1e-6)
+    with pytest.raises(ValueError, match="mpp"):
+        convert_file(tmp_path / "p.csv", tmp_path, "geojson")
+
+
+def test_shell(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    write_entities(solid(), tmp_path / "in" / "a.json", "hovernet")
+    (tmp_path / "in" / "broken.json").write_text('{"nuc": {"1": ')
+    hg.save(hg.graphs.example_graph(), tmp_path / "in" / "g.safetensors")
+    assert (
+        run(
+            "convert", tmp_path / "in", "--to", "geojson.gz", "--out", tmp_path / "out", "--node-type", "cell"
+        )
+        == 1
+    )
+    said = capsys.readouterr().out
+    assert "done     g.safetensors: 60 objects" in said and "node_type: is for graphs" in said
+    assert run("convert", tmp_path / "in" / "a.json", "--to", "geojson.gz", "--out", tmp_path / "out") == 0
+    words = "--to", "geojson.gz", "--out", tmp_path / "out", "--mpp", 0.25
+    assert run("convert", tmp_path / "in" / "broken.json", *words) == 1
+    said = capsys.readouterr().out
+    assert "done     a.json: 12 objects" in said and "failed   broken.json" in said and "cut off" in said
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.geojson.gz", "g.geojson.gz"]
+    assert run("convert", tmp_path / "in" / "a.json", "--to", "geojson.gz", "--out", tmp_path / "out") == 0
+    assert "skipped" in capsys.readouterr().out
+    assert (
+        run(
+            "convert",
+            tmp_path / "in" / "a.json",
+            "--to",
+            "geojson.gz",
+            "--out",
+            tmp_path / "out",
+            "--overwrite",
+        )
+        == 0
+    )
+    assert_same(solid(), read_entities(tmp_path / "out" / "a.geojson.gz"))
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--to", "xlsx"), "must be one of geojson"),
+        (("--to", "csv", "--patch-size-level0", 256), "is for patch features"),
+        (("--node-type", "cell"), "is only for --to"),
+    ],
+)
+def test_wrong_usage(tmp_path, capsys, words, message):
+    path = write_entities(solid(), tmp_path / "a.json", "hovernet")
+    assert run("convert", path, "--out", tmp_path / "out", *words) == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    (tmp_path / "a.xyz").write_text("x")
+    for name, message in {
+        "a.json": "found none of features, nuc, cells",
+        "a.xyz": "expected a name that ends in",
+    }.items():
+        with pytest.raises(ValueError, match=f"{name}.*{message}"):
+            read_entities(tmp_path / name)
+    with pytest.raises(ValueError, match="to: expected one of"):
+        write_entities(solid(), tmp_path / "b", "doc")
+    with pytest.raises(ValueError, match="to: tif holds outlines"):
+        write_entities(hg.graphs.example_graph(), tmp_path / "b.tif", "tif")
+    path = write_entities(solid(), tmp_path / "b.json", "hovernet")
+    with pytest.raises(ValueError, match="would be replaced"):
+        convert_file(path, tmp_path, "cellvit")
+    (tmp_path / "f.json").write_text(json.dumps({"type": "Feature", "geometry": None, "properties": {}}))
+    with pytest.raises(ValueError, match="has no geometry"):
+        read_entities(tmp_path / "f.json", 0.5)
+
+
+def test_h5ad(tmp_path):
+    anndata = pytest.importorskip("anndata")
+    path = write_entities(hg.graphs.example_graph(), tmp_path / "a.h5ad", "h5ad", node_type="cell")
+    assert anndata.read_h5ad(path).n_obs == 60

@@ -1,0 +1,58 @@
+"""SpatialData: outlines, labels and the table come back; what is not known is asked for."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("spatialdata")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of spatialdata's own dependencies
+
+from histograph.entities import patches  # noqa: E402
+from histograph.formats import from_spatialdata, to_spatialdata  # noqa: E402
+from histograph.graphs import build_graph  # noqa: E402
+from histograph.slides import open_slide  # noqa: E402
+
+from .scenes import assert_same, cells  # noqa: E402
+
+
+def test_round_trip(tmp_path):
+    import spatialdata
+
+    source = cells()
+    data = to_spatialdata(source, labels=True)
+    again = from_spatialdata(data)
+    assert_same(source, again, columns=False)
+    np.testing.assert_array_equal(again.columns["type"], source.columns["type"])
+    np.testing.assert_array_equal(again.columns["count"], source.columns["count"])
+    assert_same(source, from_spatialdata(data, "cells_labels"), columns=False)
+    data.write(tmp_path / "a.zarr")
+    stored = from_spatialdata(spatialdata.read_zarr(tmp_path / "a.zarr"))
+    assert_same(source, stored, columns=False)
+    np.testing.assert_array_equal(stored.columns["type"], source.columns["type"])
+
+
+def test_graph_and_patches():
+    slide = open_slide(np.full((200, 200, 3), 90, np.uint8), mpp=0.25, slide_id="s1")
+    source = cells()
+    graph = build_graph(slide, {"cell": source}, features={"cell": ("shape",)}, mask=None, progress=False)
+    data = to_spatialdata(source, graph)
+    again = from_spatialdata(data)
+    assert_same(source, again, columns=False)
+    order = graph["cell"].id.argsort()
+    column = graph["cell"].feature_names.index("area")
+    np.testing.assert_array_equal(again.columns["area"], graph["cell"].x[order, column])
+    with pytest.raises(ValueError, match="not the labels"):
+        to_spatialdata(source.select([1, 2]), graph)
+    grid = patches(slide, 12.3, mask=None)
+    squares = from_spatialdata(to_spatialdata(grid, name="patches"))
+    assert squares.masks is None and squares.kind == "patch"
+    np.testing.assert_allclose(squares.bbox, grid.bbox)
+
+
+def test_what_is_not_known_is_asked_for():
+    data = to_spatialdata(cells(5))
+    del data.attrs["histograph"]
+    with pytest.raises(ValueError, match="unit_um"):
+        from_spatialdata(data)
+    assert_same(cells(5), from_spatialdata(data, unit_um=1.0, raster_mpp=0.25), columns=False)
+    with pytest.raises(ValueError, match=r"element: expected one of \['cells'\]"):
+        from_spatialdata(data, "nuclei")
