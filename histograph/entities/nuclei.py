@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -27,34 +28,40 @@ STAINS = {"reference": MACENKO_REFERENCE, "ruifrok": RUIFROK}
 
 def nuclei(
     slide: Slide,
-    mpp: float = 0.5,
+    mpp: float | None = None,
     mask: TissueMask | Literal["auto"] | None = None,
     *,
+    segment: Literal["classical", "stardist", "stardist-torch"] = "classical",
     stains: Literal["reference", "ruifrok", "estimate"] | ArrayLike = "reference",
     threshold: float | None = None,
     tile_um: float = 1024.0,
     workers: int = 2,
     progress: bool = False,
-    **settings: float,
+    **settings: Any,
 ) -> Entities:
-    """Find nuclei by the amount of haematoxylin and split touching ones by shape.
+    """Find nuclei by the amount of haematoxylin and split touching ones by shape, or with a StarDist network.
 
-    The amount of haematoxylin (colour deconvolution, smoothed) is compared with a blend of a global threshold (Otsu's,
-    over a fixed sample of the tissue) and the mean of the surrounding. On the foreground the distance to the edge and
-    the blob response of the stain make a landscape; pixels climb to its peaks, and peaks without a real saddle
-    between them are one nucleus. Every step looks a bounded distance away, tiles are read with a margin of all these
-    distances, and a nucleus belongs to the tile that holds its peak: the result is the same, bit by bit, for every
-    tile size and number of workers.
+    With ``segment="classical"``, the default, no trained weights are needed. The amount of haematoxylin (colour
+    deconvolution, smoothed) is compared with a blend of a global threshold (Otsu's, over a fixed sample of the
+    tissue) and the mean of the surrounding. On the foreground the distance to the edge and the blob response of the
+    stain make a landscape; pixels climb to its peaks, and peaks without a real saddle between them are one nucleus.
+    Every step looks a bounded distance away, tiles are read with a margin of all these distances, and a nucleus
+    belongs to the tile that holds its peak: the result is the same, bit by bit, for every tile size and number of
+    workers.
 
     Parameters
     ----------
     slide : Slide
         The slide.
-    mpp : float
-        Pixel size at which nuclei are sought, and of the masks, in µm.
+    mpp : float, optional
+        Pixel size at which nuclei are sought, and of the masks, in µm. Default: 0.5; with StarDist what the model's
+        file says.
     mask : TissueMask, "auto" or None
         Keep nuclei whose centroid lies on tissue; "auto" computes ``slide.tissue_mask()``, None keeps all. Tiles
         without tissue are not read.
+    segment : {"classical", "stardist", "stardist-torch"}
+        What finds the nuclei. "stardist-torch" runs a StarDist model without TensorFlow, "stardist" the same with the
+        stardist package and TensorFlow; for both see `histograph.entities.stardist.stardist_nuclei`.
     stains : {"reference", "ruifrok", "estimate"} or array_like, (2, 3)
         Optical densities in red, green and blue of haematoxylin and eosin: Macenko's reference colours, those of
         Ruifrok and Johnston, estimated once from the slide's tissue, or given.
@@ -66,8 +73,9 @@ def nuclei(
         Threads that read and segment tiles.
     progress : bool
         Show a bar.
-    **settings : float
-        Any field of `NucleusSettings`, for example ``min_area_um2=20``.
+    **settings
+        Any field of `NucleusSettings`, for example ``min_area_um2=20``; with StarDist any argument of
+        `stardist_nuclei` but the backend, for example ``model="2D_versatile_he"``.
 
     Returns
     -------
@@ -77,9 +85,11 @@ def nuclei(
     Raises
     ------
     ValueError
-        If a length, the stains or the number of workers is out of range.
+        If a length, the stains or the number of workers is out of range, or an argument is of another `segment`.
     TypeError
         If a setting is unknown.
+    FileNotFoundError, ImportError
+        If StarDist's model or a package is missing.
 
     References
     ----------
@@ -96,6 +106,20 @@ def nuclei(
     >>> len(cells), cells.centroid.round()
     (1, array([[10., 15.]]))
     """
+    if segment != "classical":
+        if not (isinstance(stains, str) and stains == "reference" and threshold is None):
+            raise ValueError(f"stains, threshold: only with segment 'classical', not with {segment!r}.")
+        return _stardist(
+            segment,
+            settings,
+            slide=slide,
+            mpp=mpp,
+            mask=mask,
+            tile_um=tile_um,
+            workers=workers,
+            progress=progress,
+        )
+    mpp = 0.5 if mpp is None else mpp
     chosen = _settings(settings)
     _check(mpp, tile_um, workers)
     search = _search(slide, mpp, resolve_mask(slide, mask), stains, threshold, chosen)
@@ -181,6 +205,23 @@ class _Search:
         pad = ((row_0 - top, top + shape[0] - row_1), (col_0 - left, left + shape[1] - col_1))
         canvas = np.pad(np.ones(image.shape[:2], bool), pad)
         return np.pad(image, (*pad, (0, 0)), mode="symmetric"), canvas
+
+
+def _stardist(segment: str, settings: dict[str, Any], **arguments: Any) -> Entities:
+    """Hand over to StarDist, whose network needs torch, which the classical method does not."""
+    from .stardist import stardist_nuclei
+
+    backends = {"stardist": "keras", "stardist-torch": "torch"}
+    if segment not in backends:
+        raise ValueError(f"segment: expected one of classical, {', '.join(backends)}, found {segment!r}.")
+    known = [name for name in inspect.signature(stardist_nuclei).parameters if name not in arguments]
+    known.remove("backend")
+    for name in settings:
+        if name not in known:
+            raise TypeError(
+                f"{name}: no such setting of nuclei with segment {segment!r}; expected one of {', '.join(known)}."
+            )
+    return stardist_nuclei(**arguments, **settings, backend=backends[segment])  # type: ignore[arg-type]
 
 
 def _search(

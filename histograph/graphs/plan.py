@@ -23,6 +23,9 @@ FINDERS: dict[str, Callable[..., Entities]] = {
     "region": regions,
 }
 
+# What else than the classical method finds nuclei.
+_SEGMENTS = ("stardist", "stardist-torch")
+
 # Dataclasses of the settings that a finder takes as further keywords.
 _SETTINGS: dict[str, Callable[[], Any]] = {"cell": NucleusSettings}
 
@@ -260,7 +263,16 @@ def finder_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         for key, parameter in inspect.signature(FINDERS[name]).parameters.items()
         if key not in _SHARED and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
-    if name in _SETTINGS:
+    if name == "cell" and given.get("segment", "classical") != "classical":
+        _one_of(given["segment"], _SEGMENTS, "entities['cell'] segment")
+        from histograph.entities.stardist import stardist_nuclei  # its network is loaded only where asked for
+
+        defaults = {"segment": None} | {
+            key: parameter.default
+            for key, parameter in inspect.signature(stardist_nuclei).parameters.items()
+            if key not in (*_SHARED, "backend")
+        }
+    elif name in _SETTINGS:
         defaults |= asdict(_SETTINGS[name]())
     for key in given:
         _one_of(key, list(defaults), f"entities[{name!r}]")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 
 from histograph.entities import Entities
+from histograph.entities.stardist_files import StarDistModel
 from histograph.features import FeatureTable, PatchEncoder
 from histograph.graphs.plan import PatchVectors, Plan
 from histograph.slides import TissueMask
@@ -71,6 +73,15 @@ def describe(value: Any) -> Any:
         # which tokens make the vector is in no weight
         tokens = {"tokens": value.module.tokens} if hasattr(value.module, "tokens") else {}
         return {"encoder": {**facts, **describe(tokens)}, "digest": _digest(*weights)}
+    if isinstance(value, StarDistModel):
+        weights = [item.detach().cpu().float().numpy() for item in value.network.state_dict().values()]
+        facts = {key: describe(getattr(value, key)) for key in ("name", "mpp", "prob_thresh", "nms_thresh")}
+        return {
+            "stardist": {**facts, "percentiles": describe(value.percentiles)},
+            "digest": _digest(*weights),
+        }
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, PatchVectors):  # batch size and device do not change what is meant
         return {"whole": describe(value.encoder), "mixed_precision": describe(value.mixed_precision)}
     raise TypeError(f"cannot describe a {type(value).__name__} in the provenance of a graph: {value!r}")
