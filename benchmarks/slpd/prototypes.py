@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from slpd.sources import Kept, Slides, of_slide
+from slpd.sources import SIDE, Kept, Slides, of_slide
 from torch.nn.functional import normalize
 
 import histograph as hg
@@ -16,7 +16,7 @@ from histograph.plotting import plot_prototype_regions, plot_prototypes
 
 
 def picture_of(method: Any, slides: Slides, file: Path) -> None:
-    """Draw the slide that is most like another, that other one in matching colours, and the nearest regions of all.
+    """Draw the slide whose prototypes differ most, the slide most like it in matching colours, and nearest regions.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def picture_of(method: Any, slides: Slides, file: Path) -> None:
     table = hg.nn.PrototypeGraph(own.prototypes, own.dim, min_regions=own.min_regions)
     rows = regions.slide < len(opened)
     table.refresh(z[rows], regions.slide[rows], len(opened))
-    similar, other = table.similarity[:, 0].clone(), table.neighbor[:, 0]
-    similar[other < 0] = -torch.inf
-    first = int(similar.argmax())
+    unit, other = table.unit(), table.neighbor[:, 0]
+    same = (unit @ unit.mT).sum((1, 2))
+    first = int(same.masked_fill(other < 0, torch.inf).argmin())
     second = int(other[first])
     number = torch.full((len(regions),), -1)
     number[rows] = table.assignment
@@ -44,12 +44,10 @@ def picture_of(method: Any, slides: Slides, file: Path) -> None:
     figure = Figure(figsize=(9.5, 4.6 + height), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(4.6, height))
     for ax, slide in zip(top.subplots(1, 2), (opened[first], opened[second]), strict=True):
-        alike = f"{similar[first] / table.prototypes:.2f}"
+        alike = f"{table.similarity[first, 0] / table.prototypes:.2f}"
         title = slide.slide_id if slide is opened[first] else f"{slide.slide_id}, most similar ({alike})"
-        plot_prototypes(regions, number, slide, ax=ax, title=title)
-    plot_prototype_regions(
-        regions, z, table.unit()[first], opened, columns=8, per_slide=1, px=124, figure=bottom
-    )
+        plot_prototypes(regions, number, slide, ax=ax, alpha=0.3, title=title)
+    plot_prototype_regions(regions, z, unit[first], opened, columns=8, per_slide=1, px=124, figure=bottom)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=80)
     print(f"\nprototypes: {file}")
@@ -74,19 +72,20 @@ def pictures_of_slides(
                 )
             regions = Kept(data)
             torch.manual_seed(0)
-            method: Any = make("SLPD (both)", data.feature_dim, options.prototypes, options.epochs)
+            method: Any = make(data.feature_dim, options.prototypes, options.epochs)
             # a small slide gives few steps a pass
             passes = {**training, "batch_size": min(training["batch_size"], max(8, len(data) // 8))}
             hg.pretrain(method, regions, epochs=options.epochs, **passes)
             method.refresh(regions)
             z, table = method.read_regions(regions), method.prototypes
             plot_prototypes(
-                data, table.assignment, slide, ax=ax, title=f"{len(data)} regions of {4 * patch_um:g} µm"
+                data, table.assignment, slide, ax=ax, title=f"{len(data)} regions of {SIDE * patch_um:g} µm"
             )
             plot_prototype_regions(data, z, table.unit()[0], slide, columns=4, figure=part)
             print(f"{slide.slide_id}, patches of {patch_um:g} um: {_described(z, table.assignment)}")
-        options.out.mkdir(parents=True, exist_ok=True)
-        file = options.out / f"prototypes_{slide.slide_id}.png"
+        folder = options.pictures or options.out
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"prototypes_{slide.slide_id}.png"
         figure.savefig(file, dpi=80)
         print(f"prototypes: {file}")
 

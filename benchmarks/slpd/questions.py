@@ -168,5 +168,7 @@ def pcam_task(folder: Path, options: argparse.Namespace) -> Task:
         return found
 
     questions = [Question(title, "class", y_asked, np.arange(asked)) for title in titles.values()]
-    title = f"{trained_on} made-up slides of {np.prod(LAYOUT)} regions to learn from, {asked} of other patches to be asked"
+    title = (
+        f"{trained_on} made-up slides of {np.prod(LAYOUT)} regions to learn from, {asked} others to be asked"
+    )
     return Task(title, 3, questions, sides, answers)

@@ -67,7 +67,7 @@ class Slides:
     def opened(self) -> list[hg.slides.Slide]:
         """Open the slides."""
         names = self.regions.slide_ids
-        pictures = zip(self.pictures, names, strict=True)
+        pictures = zip(self.pictures, names, strict=False)  # perhaps the first ones only
         return [hg.open_slide(picture, mpp=self.mpp, slide_id=name) for picture, name in pictures]
 
 

@@ -1,4 +1,4 @@
-"""Static figures of every stage: slides, graphs, embeddings, clusters, training and comparisons.
+"""Static figures of every stage: slides, graphs, embeddings, clusters, prototypes, training and comparisons.
 
 Each function draws on `ax` (or on a new figure when none is given) and returns the axes; nothing is shown
 or saved for you, no global setting of matplotlib is touched, and space is in micrometres with y pointing
@@ -11,6 +11,7 @@ from .clusters import plot_clusters
 from .comparison import plot_comparison
 from .embedding import plot_embedding
 from .graph import plot, plot_graph
+from .prototypes import plot_prototype_regions, plot_prototypes
 from .saliency import plot_saliency
 from .slide import plot_slide
 from .survival import plot_survival
@@ -25,6 +26,8 @@ __all__ = [
     "plot_comparison",
     "plot_embedding",
     "plot_graph",
+    "plot_prototype_regions",
+    "plot_prototypes",
     "plot_saliency",
     "plot_slide",
     "plot_survival",
