@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BASELINES = ("hand-made features", "untrained encoder")
 TRAINED = "pre-trained H-MGDM"
+ENCODED = "patch encoder that ships"
+ENCODER = "histograph-vit"  # its weights come with the package
 WINDOW_UM = 96.0  # side of a training window: the field of one labelled patch
 SUPERPIXELS: dict[str, Any] = {"size_um": 12.0, "mpp": 1.0}  # some 40 nodes in such a window
 NETWORK: dict[str, Any] = {
@@ -87,7 +89,7 @@ def quickstart(
     mask = slide.tissue_mask()
     superpixels = hg.entities.superpixels(slide, mask=mask, progress=progress, **SUPERPIXELS)
     entities = {"cell": {}, "tissue": superpixels, "patch": {}}
-    graph = hg.build_graph(slide, entities=entities, mask=mask, progress=progress)
+    graph = hg.build_graph(slide, entities=entities, mask=mask, progress=progress, encoder=ENCODER)
     hg.validate(graph)
     hg.save(graph, out / "graphs" / f"{slide.slide_id}.safetensors")
     journal.step("slide to graph")
@@ -156,9 +158,10 @@ def cluster_nodes(vectors: np.ndarray, n_clusters: int = 6, seed: int = 0) -> np
 
 @dataclass
 class PatchGraphs:
-    """Graphs of the labelled patches, with their labels and groups in the same order."""
+    """Graphs and pixels of the labelled patches, with their labels and groups in the same order."""
 
     graphs: list[Data]
+    images: np.ndarray
     y: np.ndarray
     group: np.ndarray
 
@@ -190,20 +193,20 @@ def patch_graphs(n_patches: int | None = None, progress: bool = True) -> PatchGr
         patch = hg.open_slide(bundled.images[i], mpp=bundled.mpp)
         whole = hg.build_graph(patch, entities={"tissue": SUPERPIXELS}, mask=None, progress=False)
         graphs.append(hg.graphs.layer(whole, "tissue"))
-    return PatchGraphs(graphs, bundled.y[chosen], bundled.group[chosen])
+    return PatchGraphs(graphs, bundled.images[chosen], bundled.y[chosen], bundled.group[chosen])
 
 
 def evaluate(method: Method, untrained: Method, patches: PatchGraphs, seed: int = 0) -> pd.DataFrame:
-    """Probe the vectors of the pre-trained encoder beside two baselines.
+    """Probe the vectors of the pre-trained encoder, and those of the patch encoder that ships, beside two baselines.
 
-    The baselines are the mean of the hand-made node features and the same encoder before training.
+    The baselines are the mean of the hand-made node features and the graph encoder before training.
 
     Parameters
     ----------
     method, untrained
         The encoder after and before pre-training.
     patches
-        Labelled graphs.
+        Labelled graphs and their pixels.
     seed
         Seed of folds and bootstrap.
 
@@ -221,6 +224,7 @@ def evaluate(method: Method, untrained: Method, patches: PatchGraphs, seed: int 
         BASELINES[0]: np.stack([graph.x.mean(0).numpy() for graph in patches.graphs]),
         BASELINES[1]: np.asarray(hg.embed(untrained, patches.graphs, progress=False)),
         TRAINED: np.asarray(hg.embed(method, patches.graphs, progress=False)),
+        ENCODED: encoded(patches.images),
     }
     tables = []
     for probe in ("linear", "knn"):
@@ -228,6 +232,28 @@ def evaluate(method: Method, untrained: Method, patches: PatchGraphs, seed: int 
         table = hg.evaluation.compare(vectors, patches.y, baseline=BASELINES, **options)
         tables.append(table.assign(probe=probe))
     return pd.concat(tables, ignore_index=True)
+
+
+def encoded(images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Give the vectors of whole patches by the encoder that ships.
+
+    Parameters
+    ----------
+    images
+        (n, 96, 96, 3) uint8.
+    batch_size
+        Patches at a time.
+
+    Returns
+    -------
+    ndarray
+        (n, D).
+    """
+    import histograph as hg
+
+    encoder = hg.features.load_encoder(ENCODER)
+    parts = np.array_split(images, range(batch_size, len(images), batch_size))
+    return np.concatenate([encoder.encode(part).numpy() for part in parts])
 
 
 def draw(

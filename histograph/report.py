@@ -124,6 +124,8 @@ def _evaluation_section(table: pd.DataFrame, trained: str) -> str:
         "Cross-validated probes, overlapping patches kept together; 95 % intervals from a paired bootstrap. "
         "What training itself adds is the difference to the untrained encoder. That the encoder gives all of its "
         "layers was settled with these patches in view, which flatters both encoders beside the hand-made features. "
+        "The patch encoder that ships read whole patches; it was trained without labels on other patches of the same "
+        "data set, so it is at home here. "
         f"{_verdict(table, trained)}</p>" + _table(header, rows)
     )
 

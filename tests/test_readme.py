@@ -69,6 +69,23 @@ def test_patch_encoders_run(tmp_path, monkeypatch):
     assert names["graph"]["patch"].x.shape[1] == 192
 
 
+def test_regions_to_slide_vectors_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(hg.bundled.slide_path(), tmp_path / "slide.svs")
+    (tmp_path / "regions").mkdir()
+    code = (
+        blocks()[3]
+        .replace("epochs=100", "epochs=1, progress=False")
+        .replace("nodes=False", "nodes=False, progress=False")
+    )
+    code = code.replace(
+        "feature_dim)", "feature_dim, dim=12, depth=1, heads=1, out_dim=32, head_dim=8, local_views=2)"
+    )
+    names: dict = {"hg": hg}
+    exec(code, names)
+    assert names["slides"].graph.shape == (1, 12) and names["slides"].slide_ids == ["slide"]
+
+
 def test_every_linked_file_exists():
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (Path(__file__).parent.parent / target).exists(), target

@@ -1,9 +1,11 @@
 """What each part of GCMAE is worth to its vectors: without contrast, without reconstruction, other shares hidden.
 
-    python benchmarks/weights/ablations.py --data FOLDER [--patches 2400] [--epochs 12] [--seeds 2] [--only NAME ...]
+    python benchmarks/weights/ablations.py --data FOLDER [--patches 2400] [--epochs 24] [--seeds 3] [--only NAME ...]
+                                           [--dim 96] [--depth 2]
 
-FOLDER holds PatchCamelyon as for `train.py`. Each row is the small network of `train.py` with one thing changed,
-trained on the same patches without labels for the same number of passes; DINO and the untrained network are beside it.
+FOLDER holds PatchCamelyon as for `train.py`. Each row is a network as that of `train.py`, but narrower, with one thing
+changed, trained on the same patches without labels for the same number of passes; DINO, whose passes take several times
+as long, and the untrained network are beside it.
 A logistic regression, its penalty chosen within the training patches, and votes of 20 neighbours read frozen vectors
 of patches that were kept back. Scores are means over seeds, which also draw the training patches; intervals and
 differences are of a bootstrap of the kept-back patches, the same ones in every row, and hold for these seeds. Slides
@@ -52,7 +54,8 @@ def vectors_of(
     kind, change = CHANGES[name]
     make, settings, how = RECIPES[kind]
     torch.manual_seed(seed)
-    method = make(**{**NETWORK, **settings, **change})
+    size = {"dim": options.dim, "depth": options.depth}
+    method = make(**{**NETWORK, **settings, **size, **change})
     if name != UNTRAINED:
         folder = (
             options.out
@@ -111,8 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of PatchCamelyon")
     parser.add_argument("--patches", type=int, default=2400, help="training patches of each seed")
     parser.add_argument("--asked", type=int, help="kept-back patches; all by default")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--dim", type=int, default=96, help="width of the network")
+    parser.add_argument("--depth", type=int, default=2, help="its blocks")
     parser.add_argument(
         "--only", nargs="+", choices=[HAND, *CHANGES], metavar="NAME", help="rows of the table"
     )

@@ -1,6 +1,6 @@
 """How good are patch encoders on PatchCamelyon patches that no training saw; and write the best as the default weights.
 
-    python benchmarks/weights/judge.py --data FOLDER [ENCODER ...] [--untrained] [--write FILE]
+    python benchmarks/weights/judge.py --data FOLDER [ENCODER ...] [--untrained gcmae dino] [--write FILE]
 
 FOLDER holds `train.tar` and `valid.tar` of PatchCamelyon (https://github.com/basveeling/pcam, CC0), or folders of
 pictures `train/0`, `train/1`, `valid/0`, `valid/1`. An ENCODER is whatever `histograph.features.load_encoder` takes:
@@ -16,11 +16,13 @@ best of these by three folds *of the training patches* is written with a model c
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+import torch
 from dino.protocol import hand_made
 from tqdm.auto import tqdm
 from weights.patches import MPP, read_split
@@ -28,6 +30,7 @@ from weights.train import RECIPES, method_of
 
 import histograph as hg
 from histograph.features import PatchEncoder, load_encoder, save_encoder
+from histograph.features.tokens import pool_tokens
 
 HAND = "hand-made (colour, stain, texture)"
 SIDE = 96  # of the patches, in pixels
@@ -42,21 +45,46 @@ On {asked} patches that were kept back (benchmarks/weights/judge.py):
 """
 
 
-def embedded(encoder: hg.features.PatchEncoder, images: np.ndarray, batch: int = 128) -> np.ndarray:
+class EveryChoice(torch.nn.Module):
+    """The vectors of all choices of tokens side by side, with one pass through the network."""
+
+    def __init__(self, network: torch.nn.Module, prefix: int) -> None:
+        super().__init__()
+        self.network, self.prefix = network, prefix
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Give (B, widths of all choices)."""
+        tokens = self.network(images)
+        return torch.cat([pool_tokens(tokens, which, self.prefix) for which in CHOICES], dim=1)
+
+
+def embedded(encoder: PatchEncoder, images: np.ndarray, batch: int = 128) -> np.ndarray:
     """Give the vectors of patches."""
     parts = np.array_split(images, max(1, len(images) // batch))
     return np.concatenate([encoder.encode(part).numpy() for part in tqdm(parts, desc=encoder.name)])
 
 
+def embedded_each(encoders: dict[str, PatchEncoder], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Give the vectors of patches by any encoders."""
+    return {name: embedded(encoder, images) for name, encoder in encoders.items()}
+
+
+def embedded_by_tokens(encoders: dict[str, PatchEncoder], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Give the vectors of patches by encoders that differ in their choice of tokens alone."""
+    one = next(iter(encoders.values()))
+    widths = [2 * one.module.network.dim if "+" in which else one.module.network.dim for which in CHOICES]
+    whole = embedded(replace(one, module=EveryChoice(one.module.network, one.module.prefix)), images)
+    return dict(zip(encoders, np.split(whole, np.cumsum(widths)[:-1], axis=1), strict=True))
+
+
 def judged(
     vectors: dict[str, tuple[np.ndarray, np.ndarray]], y: np.ndarray, y_asked: np.ndarray
-) -> tuple[list[str], dict[str, float]]:
-    """Give the rows of the table, and the accuracy within the training patches."""
+) -> list[str]:
+    """Give the rows of the table."""
     rows = [
         "| vectors | linear, accuracy | linear, AUC | 20 neighbours, accuracy | 20 neighbours, AUC |",
         "|---" * 5 + "|",
     ]
-    inside = {}
     for name, (known, asked) in vectors.items():
         cells = []
         for probe in ("linear", "vote"):
@@ -65,8 +93,7 @@ def judged(
                 value, low, high = result.metrics[metric]
                 cells.append(f"{value:.3f} [{low:.3f}, {high:.3f}]")
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
-        inside[name] = hg.evaluation.linear_probe(known, y, folds=3).metrics["accuracy"][0]
-    return rows, inside
+    return rows
 
 
 def network_of(method: hg.methods.Method, source: str) -> hg.nn.VisionTransformer:
@@ -102,7 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("encoders", nargs="*", default=["histograph-vit"])
     parser.add_argument("--data", type=Path, help="folder of PatchCamelyon")
     parser.add_argument(
-        "--untrained", action="store_true", help="also the networks of train.py before training"
+        "--untrained",
+        nargs="+",
+        choices=RECIPES,
+        default=[],
+        help="also networks of train.py before training",
     )
     parser.add_argument("--write", type=Path, help="file of the default weights")
     options = parser.parse_args(argv)
@@ -114,19 +145,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         np.stack([hand_made(image, MPP) for image in tqdm(part, desc=HAND)]) for part in (images, asked)
     ]
     vectors = {HAND: (measured[0], measured[1])}
-    if options.untrained:
-        for name in RECIPES:
-            for label, encoder in by_tokens(method_of(name, seed=0), f"{name}, untrained").items():
-                vectors[label] = embedded(encoder, images), embedded(encoder, asked)
-    encoders = {name: encoder for source in options.encoders for name, encoder in encoders_of(source).items()}
-    for name, encoder in encoders.items():
-        vectors[name] = embedded(encoder, images), embedded(encoder, asked)
-    rows, inside = judged(vectors, y, y_asked)
+    for name in options.untrained:
+        choices = by_tokens(method_of(name, seed=0), f"{name}, untrained")
+        known, beside = (embedded_by_tokens(choices, part) for part in (images, asked))
+        vectors |= {label: (known[label], beside[label]) for label in choices}
+    encoders = {}
+    for source in options.encoders:
+        choices = encoders_of(source)
+        embed = embedded_by_tokens if len(choices) > 1 else embedded_each
+        known, beside = (embed(choices, part) for part in (images, asked))
+        vectors |= {label: (known[label], beside[label]) for label in choices}
+        encoders |= choices
+    rows = judged(vectors, y, y_asked)
     print("\n".join(rows))
     if options.write is not None:
-        best = max((name for name in encoders if ", " in name), key=lambda name: inside[name], default=None)
-        if best is None:
+        inside = {
+            name: hg.evaluation.linear_probe(vectors[name][0], y, folds=3).metrics["accuracy"][0]
+            for name in encoders
+            if ", " in name
+        }
+        if not inside:
             sys.exit("--write: give a method.safetensors of train.py, found none")
+        best = max(inside, key=lambda name: inside[name])
         card = CARD.format(
             name=best,
             count=len(images),
@@ -137,7 +177,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         made = encoders[best]
         save_encoder(
-            options.write, made.module.network, made.mean, made.std, MPP, made.module.tokens, card=card
+            options.write,
+            made.module.network,
+            made.mean,
+            made.std,
+            MPP,
+            made.module.tokens,
+            name="histograph-vit",
+            card=card,
         )
         print(
             f"{best} has the best accuracy in three folds of the training patches, {inside[best]:.3f}; written to "
