@@ -240,25 +240,11 @@ def pretrain(
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
 ) -> None:
     """Pre-train a method on graph files; leaves method.safetensors, checkpoints and a CSV log in --out."""
+    options = check_options(method, locals())
     import torch
 
     from histograph.training import pretrain as run
 
-    if method not in USUAL:
-        raise typer.BadParameter(f"must be one of {', '.join(USUAL)}; found {method}", param_hint="--method")
-    options = check_options(
-        method,
-        {
-            "window_um": window_um,
-            "representation": representation,
-            "patches_per_anchor": patches_per_anchor,
-            "mask_ratio": mask_ratio,
-            "grid": grid,
-            "prototypes": prototypes,
-            "min_regions": min_regions,
-            "start_epoch": start_epoch,
-        },
-    )
     usual = USUAL[method]
     window = options.pop("window_um", usual.window_um)
     if method == "slpd":

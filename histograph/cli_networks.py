@@ -61,14 +61,14 @@ def usual_of(method: str) -> Usual:
 
 
 def check_options(method: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Refuse options that the method does not know, and give those that are set.
+    """Refuse a method that there is not and options that it does not know, and give those that are set.
 
     Parameters
     ----------
     method : str
         Name in `USUAL`.
     given : dict
-        Options by name; None where they are not set.
+        Arguments of the command by name; None where an option is not set. What is no option of any method is left out.
 
     Returns
     -------
@@ -78,14 +78,17 @@ def check_options(method: str, given: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     typer.BadParameter
-        If the method has no such option.
+        If there is no such method, or it has no such option.
 
     Examples
     --------
-    >>> check_options("pama", {"mask_ratio": 0.5, "grid": None})
+    >>> check_options("pama", {"mask_ratio": 0.5, "grid": None, "seed": 3})
     {'mask_ratio': 0.5}
     """
-    chosen = {name: value for name, value in given.items() if value is not None}
+    if method not in USUAL:
+        raise typer.BadParameter(f"must be one of {', '.join(USUAL)}; found {method}", param_hint="--method")
+    known = {name for usual in USUAL.values() for name in usual.options}
+    chosen = {name: value for name, value in given.items() if name in known and value is not None}
     for name in chosen:
         if name not in USUAL[method].options:
             raise typer.BadParameter(

@@ -300,7 +300,8 @@ def _batches(path: Path, suffix: str) -> Generator[pa.RecordBatch, None, None]:
 
     try:
         if suffix == ".csv":
-            with pa.csv.open_csv(path) as reader:
+            # one thread, for only then the row of an error is known
+            with pa.csv.open_csv(path, read_options=pa.csv.ReadOptions(use_threads=False)) as reader:
                 rows = 0
                 for batch in reader:
                     rows += batch.num_rows
