@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning_fabric as lightning
 import pandas as pd
+import torch.distributed as dist
 
 from histograph.methods import Graphs, Method, load_method
 
@@ -147,6 +148,11 @@ def _job(
 ) -> list[dict[str, Any]]:
     """Train in this process, which may be one of several that were launched."""
     history = train(fabric, method, data, settings, conduct, partial(collate, fields=method.reads))
-    if fabric.is_global_zero and os.getpid() != caller:
-        method.save(handover)
+    if os.getpid() != caller:
+        if fabric.is_global_zero:
+            method.save(handover)
+        if dist.is_available() and dist.is_initialized():
+            # a process that ends with threads of its group at work is aborted
+            dist.barrier()
+            dist.destroy_process_group()
     return history
