@@ -236,7 +236,7 @@ class SLPD(PrototypeDistillation):
             If features or places do not fit.
         """
         grid, present = self._read(batch)
-        whole = bool(present.all())
+        whole = _mask(present) is None
 
         def windows(size: int, count: int) -> list[GridView]:
             found = [random_crop(grid, present, size, self.turns) for _ in range(count)]
@@ -259,7 +259,7 @@ class SLPD(PrototypeDistillation):
             (B, feature_dim, size, size), and where there are patches.
         """
         grid, present = centre_crop(*self._read(batch), self.config["global_size"])
-        return grid, None if bool(present.all()) else present
+        return grid, _mask(present)
 
     def represent(self, backbone: Any, views: list[Any]) -> Tensor:
         """Give the class tokens of windows, with one pass for each run of windows of one size.
@@ -296,7 +296,7 @@ class SLPD(PrototypeDistillation):
             ``node`` (N, dim) of patches, ``graph`` (B, dim) of regions: class tokens.
         """
         grid, present = self._read(batch)
-        tokens = self.teacher.backbone(grid, None if bool(present.all()) else present)
+        tokens = self.teacher.backbone(grid, _mask(present))
         index = getattr(batch, "batch", None)
         if index is None:
             index = torch.zeros(len(batch.x), dtype=torch.long, device=tokens.device)
@@ -317,7 +317,7 @@ class SLPD(PrototypeDistillation):
             (B, dim), as ``encode(batch).graph``.
         """
         grid, present = self._read(batch)
-        return self.teacher.backbone.pooled(grid, None if bool(present.all()) else present)
+        return self.teacher.backbone.pooled(grid, _mask(present))
 
     def _read(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Lay the patches of a batch out on grids."""
@@ -330,6 +330,11 @@ class SLPD(PrototypeDistillation):
         if self.scale is not None:
             read.x = self.scale(read.x)
         return to_grids(read, self.config["region_size"])
+
+
+def _mask(present: Tensor) -> Tensor | None:
+    """Give where there are patches, unless they are everywhere: attention without a mask is faster."""
+    return None if bool(present.all()) else present
 
 
 def _check_arguments(config: dict[str, Any]) -> None:
