@@ -253,7 +253,7 @@ def encoded(images: np.ndarray, batch_size: int = 64) -> np.ndarray:
 
     encoder = hg.features.load_encoder(ENCODER)
     parts = np.array_split(images, range(batch_size, len(images), batch_size))
-    return np.concatenate([encoder.encode(part).numpy() for part in parts])
+    return np.concatenate([encoder.encode(part).cpu().numpy() for part in parts])
 
 
 def draw(

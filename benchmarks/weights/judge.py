@@ -61,7 +61,7 @@ class EveryChoice(torch.nn.Module):
 def embedded(encoder: PatchEncoder, images: np.ndarray, batch: int = 128) -> np.ndarray:
     """Give the vectors of patches."""
     parts = np.array_split(images, max(1, len(images) // batch))
-    return np.concatenate([encoder.encode(part).numpy() for part in tqdm(parts, desc=encoder.name)])
+    return np.concatenate([encoder.encode(part).cpu().numpy() for part in tqdm(parts, desc=encoder.name)])
 
 
 def embedded_each(encoders: dict[str, PatchEncoder], images: np.ndarray) -> dict[str, np.ndarray]:
