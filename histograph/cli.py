@@ -21,6 +21,14 @@ _NODE_TYPE = typer.Option(help="Which layer of the graphs to use: cell, tissue, 
 _WINDOW = typer.Option(help="Cut every slide into square windows of this side, in µm; 0 takes whole slides.")
 _MIN_NODES = typer.Option(help="Leave out windows with fewer nodes than this.")
 _BATCH = typer.Option(help="Graphs (or windows) a batch.")
+_SEGMENT = typer.Option(
+    help="What finds nuclei: classical, stardist-torch, stardist-openvino or stardist (with TensorFlow)."
+)
+_SEGMENT_MODEL = typer.Option(
+    help="StarDist model, a folder, zip, file or name; by default the one that comes with histograph."
+)
+_SEGMENT_MPP = typer.Option(help="µm per pixel at which nuclei are sought; by default what suits the method.")
+_UNFINISHED = "unfinished"  # folder in --out for the tiles of slides that are not done
 
 
 @app.command()
@@ -34,10 +42,19 @@ def build(
     entities: Annotated[
         str, typer.Option(help="Comma-separated: cell, tissue, patch, region.")
     ] = "cell,tissue,patch",
+    segment: Annotated[str, _SEGMENT] = "classical",
+    segment_model: Annotated[str | None, _SEGMENT_MODEL] = None,
+    segment_mpp: Annotated[float | None, _SEGMENT_MPP] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
             help="Patch features by an encoder: histograph-vit, hf:org/name, timm:hf-hub:org/name, or a file."
+        ),
+    ] = None,
+    cell_tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="Cell features by a Vision Transformer, named likewise: its tokens under each nucleus."
         ),
     ] = None,
     encoder_mpp: Annotated[
@@ -45,13 +62,23 @@ def build(
     ] = None,
     patch_um: Annotated[float | None, typer.Option(help="Side of a patch, in µm; 128 by default.")] = None,
     region_um: Annotated[float | None, typer.Option(help="Side of a region, in µm; 2048 by default.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Patches the encoder reads at a time; 64.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Patches the encoder reads at a time; 64, for cells 16.")
+    ] = None,
     mixed_precision: Annotated[str | None, typer.Option(help="bf16 or fp16 for the encoder.")] = None,
     device: Annotated[
         str | None, typer.Option(help="Where the encoder runs; the GPU by default, if there is one.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Threads a slide.")] = 2,
     overwrite: Annotated[bool, typer.Option(help="Build again what is complete.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep finished tiles of nuclei in --out until a slide's are found, and go on with those of a run "
+            "that was stopped.",
+        ),
+    ] = False,
 ) -> None:
     """Turn slides into graph files, one .safetensors a slide, with a manifest.
 
@@ -60,34 +87,60 @@ def build(
     """
     from histograph.graphs import build_many
 
-    options = {
+    finders = _finders(entities, {"patch": patch_um, "region": region_um}, out if resume else None)
+    found_by = _found_by(segment, segment_model, segment_mpp)
+    if found_by and "cell" not in finders:
+        raise typer.BadParameter("is for nuclei, and --entities has no cell", param_hint="--segment")
+    if found_by:
+        finders["cell"] |= found_by
+    given = {
         "mpp": encoder_mpp,
         "batch_size": batch_size,
         "mixed_precision": mixed_precision,
         "device": device,
     }
+    options = {key: value for key, value in given.items() if value is not None}
+    features = None if cell_tokens is None else {"cell": _cell_tokens(cell_tokens, finders, options)}
     frame = build_many(
         _slide_files(slides),
         out,
         mpp=mpp,
         overwrite=overwrite,
-        entities=_finders(entities, {"patch": patch_um, "region": region_um}),
+        entities=finders,
+        features=features,
         workers=workers,
-        encoder=_encoder(encoder, {key: value for key, value in options.items() if value is not None}),
+        encoder=_encoder(encoder, {} if encoder is None and features else options),
     )
+    unfinished = out / _UNFINISHED
+    if unfinished.is_dir() and not any(unfinished.iterdir()):
+        unfinished.rmdir()
     _report(frame)
 
 
-def _finders(entities: str, sizes: dict[str, float | None]) -> dict[str, dict[str, float]]:
-    """Read the list of entities, and the sizes of those for which one is given."""
-    finders: dict[str, dict[str, float]] = {name.strip(): {} for name in entities.split(",") if name.strip()}
+def _finders(entities: str, sizes: dict[str, float | None], resume: Path | None) -> dict[str, dict[str, Any]]:
+    """Read the list of entities, the sizes of those for which one is given, and where tiles of nuclei are kept."""
+    finders: dict[str, dict[str, Any]] = {name.strip(): {} for name in entities.split(",") if name.strip()}
     for name, size in sizes.items():
         if size is None:
             continue
         if name not in finders:
             raise typer.BadParameter(f"is a size, and --entities has no {name}", param_hint=f"--{name}-um")
         finders[name]["size_um"] = size
+    if resume is not None:
+        if "cell" not in finders:
+            raise typer.BadParameter("is for nuclei, and --entities has no cell", param_hint="--resume")
+        finders["cell"]["resume"] = resume / _UNFINISHED
     return finders
+
+
+def _found_by(segment: str, model: str | None, mpp: float | None) -> dict[str, Any]:
+    """Give the arguments of `nuclei` that are not as by default."""
+    if model is not None and segment == "classical":
+        raise typer.BadParameter(
+            "is for StarDist; give --segment stardist-torch too", param_hint="--segment-model"
+        )
+    given = {"segment": None if segment == "classical" else segment, "model": model, "mpp": mpp}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _encoder(name: str | None, options: dict[str, Any]) -> dict[str, Any] | None:
@@ -96,8 +149,55 @@ def _encoder(name: str | None, options: dict[str, Any]) -> dict[str, Any] | None
         return {"encoder": name, **options}
     if options:
         option = "--encoder-mpp" if "mpp" in options else "--" + next(iter(options)).replace("_", "-")
-        raise typer.BadParameter("is an option of the encoder; give --encoder too", param_hint=option)
+        raise typer.BadParameter(
+            "is an option of the encoder; give --encoder or --cell-tokens too", param_hint=option
+        )
     return None
+
+
+def _cell_tokens(name: str, finders: dict[str, Any], options: dict[str, Any]) -> Any:
+    """Put the encoder of cells and its options together; without cells it is refused."""
+    from histograph.features import CellTokens
+
+    if "cell" not in finders:
+        raise typer.BadParameter("is for cells, and --entities has no cell", param_hint="--cell-tokens")
+    return CellTokens(name, **options)
+
+
+@app.command()
+def nuclei(
+    slides: Annotated[list[Path], typer.Argument(help="Slides: files, or folders that hold them.")],
+    out: Annotated[Path, _OUT],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="geojson, geojson.gz (QuPath), hovernet, cellvit, stardist, tif, png, npy, csv, parquet…"
+        ),
+    ] = "geojson.gz",
+    mpp: Annotated[
+        float | None,
+        typer.Option(help="µm per level-0 pixel, for slides that do not say it; overrides those that do."),
+    ] = None,
+    segment: Annotated[str, _SEGMENT] = "classical",
+    segment_model: Annotated[str | None, _SEGMENT_MODEL] = None,
+    segment_mpp: Annotated[float | None, _SEGMENT_MPP] = None,
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="Search off the tissue too.")] = False,
+    workers: Annotated[int, typer.Option(help="Threads.")] = 2,
+    overwrite: Annotated[bool, typer.Option(help="Search again where the file is there.")] = False,
+) -> None:
+    """Find the nuclei of slides and write them, one file a slide, for QuPath or other programs.
+
+    A second run skips the slides whose file is there, and a run that was stopped goes on with the tile where it
+    was. A broken slide is reported and does not stop the rest; the exit status is then 1.
+    """
+    from histograph.cli_nuclei import write_nuclei
+
+    found_by = _found_by(segment, segment_model, segment_mpp)
+    if not everywhere:
+        found_by["mask"] = "auto"
+    files = _slide_files(slides)
+    if not write_nuclei(files, out, to, mpp, overwrite, {**found_by, "workers": workers}):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -111,10 +211,13 @@ def convert(
         str | None,
         typer.Option(
             help="Make files of objects: geojson, geojson.gz (QuPath), hovernet, cellvit, stardist, tif, png, npy, "
-            "csv, parquet or h5ad."
+            "csv, parquet, h5ad or spatialdata."
         ),
     ] = None,
     node_type: Annotated[str | None, typer.Option(help="With --to: which layer of graphs.")] = None,
+    check_rings: Annotated[
+        bool, typer.Option(help="Refuse GeoJSON whose rings cross; otherwise fill by the even-odd rule.")
+    ] = True,
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel of all slides.")] = None,
     mpp_table: Annotated[
         Path | None, typer.Option(help="CSV with columns slide_id and mpp, where slides differ.")
@@ -131,7 +234,7 @@ def convert(
     """Turn patch features of CLAM, TRIDENT or STAMP (HDF5) into graph files, with a manifest.
 
     With --to, turn files of objects (QuPath's GeoJSON, JSON of HoVer-Net and CellViT, instance maps, StarDist's
-    polygons, tables of centroids) or graphs into one another.
+    polygons, tables of centroids, AnnData, SpatialData) or graphs into one another.
 
     A second run skips the files that are complete. A broken file is reported and does not stop the rest; the
     exit status is then 1.
@@ -145,10 +248,12 @@ def convert(
         for option, value in given.items():
             if value is not None:
                 raise typer.BadParameter("is for patch features, not for --to", param_hint=option)
-        _convert_objects(files, out, to, mpp, node_type, overwrite)
+        _convert_objects(files, out, to, mpp, node_type, check_rings, overwrite)
         return
     if node_type is not None:
         raise typer.BadParameter("is only for --to", param_hint="--node-type")
+    if not check_rings:
+        raise typer.BadParameter("is only for --to", param_hint="--no-check-rings")
     from histograph.graphs import convert_many
 
     if mpp is not None and mpp_table is not None:
@@ -165,7 +270,13 @@ def convert(
 
 
 def _convert_objects(
-    files: list[Path], out: Path, to: str, mpp: float | None, node_type: str | None, overwrite: bool
+    files: list[Path],
+    out: Path,
+    to: str,
+    mpp: float | None,
+    node_type: str | None,
+    check_rings: bool,
+    overwrite: bool,
 ) -> None:
     """Convert files of objects one after the other; exit with status 1 where one has failed."""
     from histograph.formats import FORMATS, convert_file
@@ -180,7 +291,7 @@ def _convert_objects(
             print(f"{'skipped':8s} {path.name}: {target} is there")
             continue
         try:
-            target, count = convert_file(path, out, to, mpp, node_type)
+            target, count = convert_file(path, out, to, mpp, node_type, check_rings)
             print(f"{'done':8s} {path.name}: {count} objects in {target}")
         except (ValueError, TypeError, OSError, ArithmeticError) as error:
             failed = True
@@ -434,7 +545,7 @@ def _expand(paths: list[Path], suffixes: frozenset[str], what: str) -> list[Path
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"no {what} at {path}: check the path")
-        if path.is_dir():
+        if path.is_dir() and path.suffix.lower() not in suffixes:  # a .zarr is one file to its users
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
             if not found:
                 raise FileNotFoundError(f"the folder {path} holds no {what} ({', '.join(sorted(suffixes))})")

@@ -310,5 +310,5 @@ def test_help_lists_every_verb():
     done = subprocess.run(
         [sys.executable, "-m", "histograph.cli", "--help"], capture_output=True, text=True, check=True
     )
-    for verb in ("build", "convert", "pretrain", "embed", "evaluate", "quickstart", "doctor"):
+    for verb in ("build", "nuclei", "convert", "pretrain", "embed", "evaluate", "quickstart", "doctor"):
         assert verb in done.stdout

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
+from concurrent.futures import CancelledError
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
+from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm.auto import tqdm
 
 from ..slides.ahead import work_ahead
+from .collect import collect
 from .entities import Entities, assemble
 from .masks import Masks, pack, unique_labels
+from .nuclei_bar import advance, area_bar
 from .nuclei_tile import UNITS, NucleusSettings, segment
+from .parts_on_disk import KeptParts, keep_parts
 from .stain import MACENKO_REFERENCE, RUIFROK, estimate_stains, stain_weights
 from .threshold import sample_tissue, stain_level
-from .within import points_inside, resolve_mask
+from .within import check_slide, points_inside, resolve_mask
 
 if TYPE_CHECKING:
     from ..slides import Slide, TissueMask
@@ -31,12 +38,13 @@ def nuclei(
     mpp: float | None = None,
     mask: TissueMask | Literal["auto"] | None = None,
     *,
-    segment: Literal["classical", "stardist", "stardist-torch"] = "classical",
+    segment: Literal["classical", "stardist", "stardist-torch", "stardist-openvino"] = "classical",
     stains: Literal["reference", "ruifrok", "estimate"] | ArrayLike = "reference",
     threshold: float | None = None,
     tile_um: float = 1024.0,
     workers: int = 2,
     progress: bool = False,
+    resume: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Entities:
     """Find nuclei by the amount of haematoxylin and split touching ones by shape, or with a StarDist network.
@@ -47,7 +55,8 @@ def nuclei(
     stain make a landscape; pixels climb to its peaks, and peaks without a real saddle between them are one nucleus.
     Every step looks a bounded distance away, tiles are read with a margin of all these distances, and a nucleus
     belongs to the tile that holds its peak: the result is the same, bit by bit, for every tile size and number of
-    workers.
+    workers. Memory is that of `workers` tiles, of a row of tiles' nuclei, and of the result; only the tissue mask,
+    at 8 µm a pixel, is of the size of the slide.
 
     Parameters
     ----------
@@ -59,9 +68,10 @@ def nuclei(
     mask : TissueMask, "auto" or None
         Keep nuclei whose centroid lies on tissue; "auto" computes ``slide.tissue_mask()``, None keeps all. Tiles
         without tissue are not read.
-    segment : {"classical", "stardist", "stardist-torch"}
-        What finds the nuclei. "stardist-torch" runs a StarDist model without TensorFlow, "stardist" the same with the
-        stardist package and TensorFlow; for both see `histograph.entities.stardist.stardist_nuclei`.
+    segment : {"classical", "stardist", "stardist-torch", "stardist-openvino"}
+        What finds the nuclei. "stardist-torch" runs a StarDist model without TensorFlow, "stardist-openvino" with
+        OpenVINO, and "stardist" with the stardist package and TensorFlow; for all see
+        `histograph.entities.stardist.stardist_nuclei`.
     stains : {"reference", "ruifrok", "estimate"} or array_like, (2, 3)
         Optical densities in red, green and blue of haematoxylin and eosin: Macenko's reference colours, those of
         Ruifrok and Johnston, estimated once from the slide's tissue, or given.
@@ -72,7 +82,12 @@ def nuclei(
     workers : int
         Threads that read and segment tiles.
     progress : bool
-        Show a bar.
+        Show a bar: the nuclei found so far, and the area done.
+    resume : str or os.PathLike, optional
+        Folder for finished tiles. They are kept there, in a folder named after the slide, until the slide is done;
+        a run that was stopped, by Ctrl-C or in any other way, goes on with them when it is called again with the
+        same arguments (`workers` and `progress` may differ), and gives the same result. Tiles of other settings or
+        of another slide are refused, never mixed in.
     **settings
         Any field of `NucleusSettings`, for example ``min_area_um2=20``; with StarDist any argument of
         `stardist_nuclei` but the backend, for example ``model="2D_versatile_he"``.
@@ -85,9 +100,10 @@ def nuclei(
     Raises
     ------
     ValueError
-        If a length, the stains or the number of workers is out of range, or an argument is of another `segment`.
+        If a length, the stains or the number of workers is out of range, an argument is of another `segment`, or
+        `resume` holds tiles that were made with other arguments.
     TypeError
-        If a setting is unknown.
+        If a setting is unknown, or `slide` is no open slide.
     FileNotFoundError, ImportError
         If StarDist's model or a package is missing.
 
@@ -106,6 +122,7 @@ def nuclei(
     >>> len(cells), cells.centroid.round()
     (1, array([[10., 15.]]))
     """
+    check_slide(slide)
     if segment != "classical":
         if not (isinstance(stains, str) and stains == "reference" and threshold is None):
             raise ValueError(f"stains, threshold: only with segment 'classical', not with {segment!r}.")
@@ -118,25 +135,40 @@ def nuclei(
             tile_um=tile_um,
             workers=workers,
             progress=progress,
+            resume=resume,
         )
     mpp = 0.5 if mpp is None else mpp
     chosen = _settings(settings)
     _check(mpp, tile_um, workers)
     search = _search(slide, mpp, resolve_mask(slide, mask), stains, threshold, chosen)
-    windows = [window for window in _windows(search.shape, tile_um, mpp) if search.wanted(window)]
-    parts = work_ahead(search.tile, windows, workers, ahead=workers)
-    bar = tqdm(parts, "nuclei", len(windows), unit="tile", disable=not progress)
-    return _join(list(bar), search)
+    about = {**search.parameters, "tile_um": float(tile_um)}
+    kept = keep_parts(resume, slide, search.mask, about)
+    with closing(_rows(search, tile_um, workers, progress, kept)) as rows:
+        cells = collect(rows)
+    if kept is not None:
+        kept.remove()
+    return cells
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Nuclei of one tile, on the raster of the slide."""
+    """Nuclei of one tile, on the raster of the slide; the masks as in `Masks`."""
 
     peak: NDArray[np.int64]
-    masks: Masks
+    bits: NDArray[np.uint8]
+    pointers: NDArray[np.int64]
+    boxes: NDArray[np.int64]
     count: NDArray[np.int64]
     total: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls) -> _Part:
+        masks, none = Masks.empty(), np.zeros(0, np.int64)
+        return cls(none, masks.bits, masks.pointers, masks.boxes, none, np.zeros((0, 2), np.int64))
+
+    @property
+    def masks(self) -> Masks:
+        return Masks(self.bits, self.pointers, self.boxes)
 
 
 @dataclass(frozen=True)
@@ -167,13 +199,17 @@ class _Search:
         box = ((width + 2 * halo) * self.mpp, (height + 2 * halo) * self.mpp)
         return float(self.mask.fraction(x, y, *box)) > 0
 
-    def tile(self, window: tuple[int, int, int, int]) -> _Part:
-        """Find the nuclei whose peaks lie in a window (row, column, height, width)."""
+    def tile(self, window: tuple[int, int, int, int], stop: Event) -> _Part:
+        """Find the nuclei whose peaks lie in a window (row, column, height, width) and that lie on tissue."""
+        if stop.is_set():
+            raise CancelledError
         halo = self.settings.halo(self.mpp)
         row, col, height, width = window
         top, left = row - halo, col - halo
         shape = (height + 2 * halo, width + 2 * halo)
         image, canvas = self._read(top, left, shape)
+        if stop.is_set():
+            raise CancelledError
         peaks = segment(image, canvas, self.weights, self.level, self.settings, self.mpp)
         # The pixel's value names the peak inside this window; turn it into the peak's place on the slide.
         place = unique_labels(peaks)
@@ -181,12 +217,15 @@ class _Search:
         own = (at_row >= halo) & (at_row < halo + height) & (at_col >= halo) & (at_col < halo + width)
         masks, count, total = pack(peaks, place[own])
         area = count * self.mpp**2
-        keep = np.flatnonzero((area >= self.settings.min_area_um2) & (area <= self.settings.max_area_um2))
-        masks = masks.select(keep)
-        masks = Masks(masks.bits, masks.pointers, masks.boxes + np.array([top, left, top, left]))
+        keep = (area >= self.settings.min_area_um2) & (area <= self.settings.max_area_um2)
         peak = (at_row[own] + top) * self.shape[1] + at_col[own] + left
-        count = count[keep]
-        return _Part(peak[keep], masks, count, total[keep] + count[:, None] * np.array([top, left]))
+        total = total + count[:, None] * np.array([top, left])
+        if self.mask is not None:
+            keep &= points_inside(self.mask, (total[:, ::-1] / count[:, None] + 0.5) * self.mpp)
+        chosen = np.flatnonzero(keep)
+        masks = masks.select(chosen)
+        boxes = masks.boxes + np.array([top, left, top, left])
+        return _Part(peak[chosen], masks.bits, masks.pointers, boxes, count[chosen], total[chosen])
 
     def _read(self, top: int, left: int, shape: tuple[int, int]) -> tuple[NDArray, NDArray | None]:
         """Read a window of the raster; beyond the slide the image is mirrored and the canvas is False."""
@@ -211,7 +250,7 @@ def _stardist(segment: str, settings: dict[str, Any], **arguments: Any) -> Entit
     """Hand over to StarDist, whose network needs torch, which the classical method does not."""
     from .stardist import stardist_nuclei
 
-    backends = {"stardist": "keras", "stardist-torch": "torch"}
+    backends = {"stardist": "keras", "stardist-torch": "torch", "stardist-openvino": "openvino"}
     if segment not in backends:
         raise ValueError(f"segment: expected one of classical, {', '.join(backends)}, found {segment!r}.")
     known = [name for name in inspect.signature(stardist_nuclei).parameters if name not in arguments]
@@ -233,7 +272,8 @@ def _search(
     settings: NucleusSettings,
 ) -> _Search:
     """Settle the stains and the global threshold, once for the slide."""
-    sample = sample_tissue(slide, mpp, mask) if threshold is None or isinstance(stains, str) else []
+    estimated = isinstance(stains, str) and stains == "estimate"
+    sample = sample_tissue(slide, mpp, mask) if threshold is None or estimated else []
     colours = _stains(stains, sample)
     weights = stain_weights(colours)
     level = stain_level(sample, weights, settings.smooth_um, mpp) if threshold is None else threshold * UNITS
@@ -256,24 +296,45 @@ def _windows(shape: tuple[int, int], tile_um: float, mpp: float) -> Iterator[tup
             yield row, col, min(size, shape[0] - row), min(size, shape[1] - col)
 
 
-def _join(parts: list[_Part], search: _Search) -> Entities:
-    """Join the nuclei of all tiles, drop those off the tissue and number them by the place of their peaks."""
-    if not parts:
-        parts = [
-            _Part(np.zeros(0, np.int64), Masks.empty(), np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
-        ]
+def _rows(
+    search: _Search, tile_um: float, workers: int, progress: bool, kept: KeptParts | None
+) -> Generator[Entities, None, None]:
+    """Yield the nuclei of one row of tiles after the other, numbered by the place of their peaks."""
+    windows = [window for window in _windows(search.shape, tile_um, search.mpp) if search.wanted(window)]
+    stop, first = Event(), 1
+
+    def work(window: tuple[int, int, int, int]) -> _Part:
+        if kept is None:
+            return search.tile(window, stop)
+        return _Part(**kept.get(f"{window[0]}-{window[1]}", lambda: vars(search.tile(window, stop))))
+
+    def area(window: tuple[int, int, int, int]) -> float:
+        return window[2] * window[3] * search.mpp**2
+
+    yield _join([], search, first)
+    tiles = work_ahead(work, windows, workers, ahead=workers, stop=stop)
+    # closed here, because nobody else stops the threads when the caller fails or is interrupted
+    with closing(tiles), area_bar(sum(map(area, windows)), progress) as bar:
+        for _, row in itertools.groupby(windows, key=lambda window: window[0]):
+            parts: list[_Part] = []
+            found = first - 1
+            for window in row:
+                parts.append(next(tiles))
+                found += len(parts[-1].peak)
+                advance(bar, area(window), found)
+            yield _join(parts, search, first)
+            first = found + 1
+
+
+def _join(parts: list[_Part], search: _Search, first: int) -> Entities:
+    """Join the nuclei of the tiles of a row and number them by the place of their peaks."""
+    parts = parts or [_Part.empty()]
     order = np.argsort(np.concatenate([part.peak for part in parts]), kind="stable")
     count = np.concatenate([part.count for part in parts])[order]
     total = np.concatenate([part.total for part in parts])[order]
-    masks = Masks.concatenate([part.masks for part in parts])
-    if search.mask is not None:
-        centroid = (total[:, ::-1] / count[:, None] + 0.5) * search.mpp
-        keep = points_inside(search.mask, centroid)
-        order, count, total = order[keep], count[keep], total[keep]
-    label = np.arange(1, len(order) + 1, dtype=np.int64)
-    return assemble(
-        "cell", label, masks.select(order), count, total, search.mpp, (0, 0), search.parameters, search.shape
-    )
+    masks = Masks.concatenate([part.masks for part in parts]).select(order)
+    label = np.arange(first, first + len(order), dtype=np.int64)
+    return assemble("cell", label, masks, count, total, search.mpp, (0, 0), search.parameters, search.shape)
 
 
 def _stains(stains: str | ArrayLike, sample: list[NDArray[np.uint8]]) -> ArrayLike:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .collect import collect
 from .entities import Entities
+from .parts_on_disk import keep_parts
 from .stardist_files import StarDistModel, load_stardist
 from .stardist_image import threshold
 from .stardist_runtime import Backend, make_runner
 from .stardist_squares import SquareSearch, draw_entities, find_polygons
 from .threshold import sample_tissue
-from .within import resolve_mask
+from .within import check_slide, resolve_mask
 
 if TYPE_CHECKING:
-    import os
-
     import torch
 
     from ..slides import Slide, TissueMask
+
+# A slide of less contrast, in grey levels, is blank; stretched to 0 … 1 its noise would look like tissue.
+_LEAST_CONTRAST = 16
 
 
 def stardist_nuclei(
@@ -42,13 +48,16 @@ def stardist_nuclei(
     tile_um: float = 1024.0,
     workers: int = 2,
     progress: bool = False,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Entities:
     """Find nuclei with a StarDist network.
 
     The network sees squares of one size, always at the same places of the slide, with a margin as wide as its field
     of view. Its candidates suppress each other within a tile; a candidate whose fate could depend on the next tile
     waits until that is known. So every nucleus at a seam is found once, and the result is the same, bit by bit, for
-    every tile size and number of workers.
+    every tile size and number of workers. A square of one colour, such as an unscanned one, is not shown to the
+    network and holds no nucleus. Memory is that of one run of the network, of `workers` tiles, of the candidates
+    that wait in a row of tiles, and of the result.
 
     Parameters
     ----------
@@ -69,8 +78,9 @@ def stardist_nuclei(
         In place of the model's thresholds of probability and overlap.
     normalise : {"slide", "window"} or (low, high)
         Which values become 0 and 1. "slide": the model's percentiles over all channels of a fixed sample of the
-        tissue (see `sample_tissue`); "window": of each square by itself, as StarDist does with an image, which makes
-        a nucleus depend on its surroundings; or the two values, each a number or one a channel.
+        tissue (see `sample_tissue`), or 0 and 255 where they differ by less than 16, as of a blank slide; "window":
+        of each square by itself, as StarDist does with an image, which makes a nucleus depend on its surroundings;
+        or the two values, each a number or one a channel.
     max_radius_um : float
         Distances to the edge are cut to this.
     mixed_precision : bool
@@ -85,7 +95,9 @@ def stardist_nuclei(
     workers : int
         Threads that read squares and join candidates; the network runs for one at a time.
     progress : bool
-        Show a bar.
+        Show a bar: the nuclei found so far (also those that the mask removes), and the area done.
+    resume : str or os.PathLike, optional
+        Folder for finished tiles, so that a run that was stopped goes on, as of `nuclei`.
 
     Returns
     -------
@@ -99,7 +111,10 @@ def stardist_nuclei(
     FileNotFoundError, ImportError
         If the model or a package is missing; the message says what to do.
     ValueError
-        If an argument is out of range, the mpp is not known, or the model is not for RGB images.
+        If an argument is out of range, the mpp is not known, the model is not for RGB images, or `resume` holds
+        tiles that were made with other arguments.
+    TypeError
+        If `slide` is no open slide.
 
     References
     ----------
@@ -114,6 +129,7 @@ def stardist_nuclei(
     >>> len(stardist_nuclei(blank, 0.5, model=StarDistModel(net, 1.0, 0.4, "untrained"), window_px=64))
     0
     """
+    check_slide(slide)
     loaded = load_stardist(model)
     mpp = _mpp(loaded, mpp)
     _check(loaded, tile_um, workers, max_radius_um, window_px)
@@ -139,8 +155,27 @@ def stardist_nuclei(
     search = SquareSearch(
         slide, mpp, tissue, loaded, run, values, probability, overlap, max_radius_um / mpp, window_px, Lock()
     )
-    found = find_polygons(search, max(1, round(tile_um / mpp / search.square[0])), workers, progress)
-    return draw_entities(found, search, parameters)
+    about = {
+        **parameters,
+        "tile_um": float(tile_um),
+        "weights": None if resume is None else _digest(loaded),
+        "device": None if device is None else str(device),
+    }
+    kept = keep_parts(resume, slide, tissue, about)
+    squares = max(1, round(tile_um / mpp / search.square[0]))
+    with closing(find_polygons(search, squares, workers, progress, kept)) as found:
+        cells = collect(draw_entities(found, search, parameters))
+    if kept is not None:
+        kept.remove()
+    return cells
+
+
+def _digest(model: StarDistModel) -> str:
+    """Hash the weights."""
+    digest = hashlib.sha256()
+    for name, values in model.network.state_dict().items():
+        digest.update(name.encode() + values.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _values(
@@ -158,6 +193,8 @@ def _values(
         if not sample:
             return np.zeros(1), np.full(1, 255.0)
         low, high = np.percentile(np.concatenate(sample), model.percentiles)
+        if high - low < _LEAST_CONTRAST:
+            return np.zeros(1), np.full(1, 255.0)
         return np.full(1, low), np.full(1, high)
     if len(normalise) != 2:
         raise ValueError(f"normalise: expected what becomes 0 and what becomes 1, found {normalise!r}")

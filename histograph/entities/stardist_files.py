@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
 import os
 import re
-import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,14 @@ PRETRAINED = {
     "2D_paper_dsb2018": "4c11cf68512341d9e8ce3d1278c64ceb8ac400582739f85fcab079a2e82840d2",
     "2D_demo": "a1efaebd7103db6236655bf158b6e21cf5b38d58ec77a509802244a89a260fa4",
 }
-# The order in which the stardist package prefers weights, then whatever else there is.
-_WEIGHTS = ("weights_best.h5", "weights_last.h5", "weights_best.weights.h5", "weights_last.weights.h5")
+# Their other names in the stardist package.
+ALIASES = {
+    "Versatile (fluorescent nuclei)": "2D_versatile_fluo",
+    "Versatile (H&E nuclei)": "2D_versatile_he",
+    "DSB 2018 (from StarDist 2D paper)": "2D_paper_dsb2018",
+}
+# The best weights before the last ones, then whatever else there is.
+_WEIGHTS = ("weights_best.h5", "weights_best.weights.h5", "weights_last.h5", "weights_last.weights.h5")
 _HEADER = "stardist"
 _DEFAULT_THRESHOLDS = {"prob": 0.5, "nms": 0.4}  # of the stardist package, where thresholds.json is missing
 
@@ -114,7 +120,8 @@ def load_stardist(model: str | os.PathLike[str] | StarDistModel | None = None) -
 
     A folder or zip holds ``config.json``, ``weights_best.h5`` (or ``weights_last.h5``) and, perhaps,
     ``thresholds.json``; the weights are read with h5py, TensorFlow is not needed. Released models are those of
-    `PRETRAINED`; they are looked for where the stardist package keeps them and downloaded if they are not there.
+    `PRETRAINED`, also by their names in `ALIASES`; they are looked for where the stardist package keeps them and
+    downloaded if they are not there.
 
     Parameters
     ----------
@@ -231,6 +238,54 @@ def _read_safetensors(path: Path) -> StarDistModel:
 
 def _read_package(path: Path) -> StarDistModel:
     """Read a folder or zip of the stardist package."""
+    files, weights = package_files(path)
+    config = _json(files, "config.json", path)
+    thresholds = _DEFAULT_THRESHOLDS | (
+        _json(files, "thresholds.json", path) if "thresholds.json" in files else {}
+    )
+    try:
+        network = StarDistNet(StarDistConfig.from_dict(config))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: config.json: {error}") from error
+    _fill(network, _read_h5(files[weights], f"{path}: {weights}"), f"{path}: {weights}")
+    name = path.absolute().name if path.is_dir() else path.stem
+    return StarDistModel(
+        network.eval(), float(thresholds["prob"]), float(thresholds["nms"]), name, source=path
+    )
+
+
+def package_files(path: Path) -> tuple[dict[str, bytes], str]:
+    """Return the files of a StarDist folder or zip that are used, and which of them holds the weights.
+
+    Parameters
+    ----------
+    path : Path
+        The folder or zip.
+
+    Returns
+    -------
+    dict of str to bytes
+        Contents of ``config.json``, the weights and, if it is there, ``thresholds.json``, by name.
+    str
+        Name of the weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no config or no weights.
+    ValueError
+        If it is neither a folder nor a zip.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("config.json", "weights_last.h5", "weights_best.h5"):
+    ...         _ = (Path(folder) / name).write_bytes(b"...")
+    ...     files, weights = package_files(Path(folder))
+    >>> sorted(files), weights
+    (['config.json', 'weights_best.h5'], 'weights_best.h5')
+    """
     files = _files(path)
     if "config.json" not in files:
         raise FileNotFoundError(
@@ -242,18 +297,8 @@ def _read_package(path: Path) -> StarDistModel:
         raise FileNotFoundError(
             f"{path}: no weights in it; expected weights_best.h5 or weights_last.h5 beside config.json"
         )
-    config = _json(files, "config.json", path)
-    thresholds = _DEFAULT_THRESHOLDS | (
-        _json(files, "thresholds.json", path) if "thresholds.json" in files else {}
-    )
-    try:
-        network = StarDistNet(StarDistConfig.from_dict(config))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: config.json: {error}") from error
-    _fill(network, _read_h5(files[weights[0]], f"{path}: {weights[0]}"), f"{path}: {weights[0]}")
-    return StarDistModel(
-        network.eval(), float(thresholds["prob"]), float(thresholds["nms"]), path.stem, source=path
-    )
+    used = ("config.json", "thresholds.json", weights[0])
+    return {name: content for name, content in files.items() if name in used}, weights[0]
 
 
 def _files(path: Path) -> dict[str, bytes]:
@@ -314,8 +359,8 @@ def _read_h5(content: bytes, where: str) -> dict[str, dict[str, NDArray]]:
 
 def _fill(network: StarDistNet, layers: dict[str, dict[str, NDArray]], where: str) -> None:
     """Copy the arrays of a Keras file into the network."""
-    unnamed = iter(_numbered(layers, "conv2d"))
-    norms = iter(_numbered(layers, "batch_normalization"))
+    unnamed = iter(numbered(layers, "conv2d"))
+    norms = iter(numbered(layers, "batch_normalization"))
     with torch.no_grad():
         for name, conv, norm in network.keras_layers():
             # Keras 3's own format names no layer: there all convolutions are numbered
@@ -336,8 +381,25 @@ def _fill(network: StarDistNet, layers: dict[str, dict[str, NDArray]], where: st
         raise ValueError(f"{where}: holds {left[0]!r}, which a network of its config.json does not have")
 
 
-def _numbered(layers: Mapping[str, Any], kind: str) -> list[str]:
-    """Return the layers that Keras named by kind and number, in the order of their numbers."""
+def numbered(layers: Iterable[str], kind: str) -> list[str]:
+    """Return the layers that Keras named by kind and number, in the order of their numbers.
+
+    Parameters
+    ----------
+    layers : iterable of str
+        Names of layers.
+    kind : str
+        For example ``"conv2d"``.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> numbered(["conv2d_10", "conv2d_9", "conv2d", "prob"], "conv2d")
+    ['conv2d', 'conv2d_9', 'conv2d_10']
+    """
     found = [(re.fullmatch(rf"{kind}(?:_(\d+))?", name), name) for name in layers]
     return [name for _, name in sorted((int(match[1] or 0), name) for match, name in found if match)]
 
@@ -360,6 +422,7 @@ def _copy(arrays: dict[str, NDArray], wanted: Mapping[str, Any], layer: str, whe
 
 def _released(name: str) -> Path:
     """Find a released model where the stardist package keeps it, or fetch it there."""
+    name = ALIASES.get(name, name)
     if name not in PRETRAINED:
         raise FileNotFoundError(
             f"model {name!r}: no such file or folder, and not one of the released models {', '.join(PRETRAINED)}"
@@ -380,7 +443,7 @@ def _fetch(name: str, packed: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             content = answer.read()
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise FileNotFoundError(
             f"model {name!r}: not at {packed}, and not to be downloaded ({error}); {advice}"
         ) from error

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..nn.stardist_strips import forward_in_strips
 from .star_polygons import StarPolygons
 from .stardist_files import StarDistModel
+from .stardist_keras import keras_network
 
 Backend = Literal["torch", "openvino", "keras"]
 BACKENDS = ("torch", "openvino", "keras")
@@ -41,11 +41,12 @@ def make_runner(
     model : StarDistModel
         The model.
     backend : {"torch", "openvino", "keras"}
-        "openvino" needs the openvino package; "keras" the stardist package with TensorFlow, and a model that came
-        from a StarDist folder or zip.
+        "openvino" needs the openvino package and runs in as many threads as PyTorch would; "keras" needs the
+        stardist package with TensorFlow. All give the same numbers but for rounding.
     mixed_precision : bool
-        Compute in bfloat16: about twice as fast where the processor knows it, off by about 0.01 in probability and
-        0.2 pixels in distance. Not with "keras".
+        Compute in bfloat16: about twice as fast where the processor knows it (on Linux ``lscpu`` lists avx512_bf16
+        or amx_bf16) and slower where it does not; off by about 0.01 in probability and 0.2 pixels in distance. Never
+        chosen for you, so that a result does not depend on the machine. Not with "keras".
     device : str or torch.device, optional
         For "torch", for example "cuda"; default: the CPU.
 
@@ -54,6 +55,7 @@ def make_runner(
     callable
         Takes an image (H, W, C) float32, scaled, of a size that fits; returns the probability (h, w), the
         distances (h, w, R) and the probabilities of the kinds (h, w, K) or None, float32, as the network gives them.
+        For one call at a time.
 
     Raises
     ------
@@ -89,12 +91,14 @@ def _torch_runner(model: StarDistModel, mixed_precision: bool, device: Any) -> R
     dtype = torch.bfloat16 if mixed_precision else torch.float32
     network: Any = copy.deepcopy(model.network).eval()
     network = network.to(device=target, dtype=dtype, memory_format=torch.channels_last)
+    # on a CPU fresh memory and the cache decide; a GPU would wait for the strips
+    forward = partial(forward_in_strips, network) if target.type == "cpu" else network
 
     def run(image: NDArray[np.float32]) -> tuple[NDArray, NDArray, NDArray | None]:
         with torch.inference_mode():
             # an image with its channels last is what channels_last means: no copy
             batch = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None]
-            outputs = network(batch.to(target, dtype))
+            outputs = forward(batch.to(target, dtype))
             return _arrays([output.float().cpu().numpy() for output in outputs])
 
     return run
@@ -105,7 +109,8 @@ def _openvino_runner(model: StarDistModel, mixed_precision: bool) -> Runner:
         import openvino
     except ImportError as error:
         raise ImportError(
-            "backend 'openvino' needs the openvino package: pip install openvino, or use backend='torch'"
+            "backend 'openvino' needs the openvino package: pip install 'histograph[openvino]', or use "
+            "backend='torch'"
         ) from error
     rows, cols = model.config.divisor
     example = torch.zeros(1, model.config.n_channel_in, 4 * rows, 4 * cols)
@@ -117,8 +122,11 @@ def _openvino_runner(model: StarDistModel, mixed_precision: bool) -> Runner:
             example_input=example,
             input=[openvino.PartialShape([1, model.config.n_channel_in, -1, -1])],
         )
-    hint = {"INFERENCE_PRECISION_HINT": "bf16" if mixed_precision else "f32"}
-    compiled = openvino.Core().compile_model(converted, "CPU", hint)
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if mixed_precision else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    compiled = openvino.Core().compile_model(converted, "CPU", settings)
 
     def run(image: NDArray[np.float32]) -> tuple[NDArray, NDArray, NDArray | None]:
         batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32)
@@ -135,35 +143,13 @@ def _arrays(outputs: list[NDArray]) -> tuple[NDArray, NDArray, NDArray | None]:
 
 
 def _keras_runner(model: StarDistModel) -> Runner:
-    if model.source is None:
-        raise ValueError(
-            f"backend 'keras': model {model.name!r} is no StarDist folder or zip; use backend='torch', which runs it"
-        )
-    try:
-        from stardist.models import StarDist2D
-    except ImportError as error:
-        raise ImportError(
-            "backend 'keras' needs stardist and TensorFlow: pip install 'histograph[stardist]', or use "
-            f"backend='torch', which runs the same model ({error})"
-        ) from error
-    keras_model = _open_in_keras(StarDist2D, model.source)
+    network = keras_network(model)
 
     def run(image: NDArray[np.float32]) -> tuple[NDArray, NDArray, NDArray | None]:
-        prob, dist, *kinds = keras_model.predict_on_batch(np.asarray(image, np.float32)[None])
+        prob, dist, *kinds = network.predict_on_batch(np.asarray(image, np.float32)[None])
         return np.asarray(prob)[0, ..., 0], np.asarray(dist)[0], np.asarray(kinds[0])[0] if kinds else None
 
     return run
-
-
-def _open_in_keras(stardist2d: Any, source: Path) -> Any:
-    """Open a folder, or a zip of one, with the stardist package."""
-    if source.is_dir():
-        return stardist2d(None, name=source.name, basedir=str(source.parent)).keras_model
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(source) as packed:
-        packed.extractall(folder)
-        configs = sorted(Path(folder).rglob("config.json"), key=lambda path: len(path.parts))
-        inside = configs[0].parent
-        return stardist2d(None, name=inside.name, basedir=str(inside.parent)).keras_model
 
 
 def scaled(image: NDArray, low: NDArray | float, high: NDArray | float) -> NDArray[np.float32]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import closing
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from ..slides.ahead import work_ahead
 from .entities import Entities, assemble
 from .masks import Masks, pack
+from .nuclei_bar import advance, area_bar
+from .parts_on_disk import KeptParts
 from .star_polygons import KEPT, UNDECIDED, StarPolygons, draw, suppress
 from .stardist_files import StarDistModel
 from .stardist_runtime import EDGE, Runner, candidates, scaled
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from ..slides import Slide, TissueMask
 
 _DRAW_PX = 2048  # nuclei are drawn in squares of this side
+_Square = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,22 @@ class SquareSearch:
         high = [math.inf if end >= side else float(end) for end, side in zip(ends, (height, width))]
         return low[0], low[1], high[0], math.inf if whole_rows else high[1]
 
-    def tile(self, squares: list[tuple[int, int]]) -> tuple[StarPolygons, StarPolygons]:
+    def area_um2(self, squares: list[_Square]) -> float:
+        """Return how much of the slide some squares cover."""
+        (height, width), (rows, cols) = self.shape, self.square
+        sides = ((min(rows, height - r * rows), min(cols, width - c * cols)) for r, c in squares)
+        return sum(a * b for a, b in sides) * self.mpp**2
+
+    def tile(self, squares: list[_Square], stop: Event) -> tuple[StarPolygons, StarPolygons]:
         """Return the nuclei of a tile that are certain, and the candidates that wait for its neighbours."""
+        parts = [self.nothing]
+        for square in squares:
+            if stop.is_set():
+                raise CancelledError
+            parts.append(self._candidates(*square))
         if not squares:
             return self.nothing, self.nothing
-        found = StarPolygons.concatenate([self._candidates(*square) for square in squares]).ranked()
+        found = StarPolygons.concatenate(parts).ranked()
         return self.decide(found, self.known(squares, whole_rows=False))
 
     def decide(
@@ -152,6 +167,8 @@ class SquareSearch:
         (rows, cols), (above, left) = self.square, config.margin
         top, start = row * rows - above, col * cols - left
         image = self._read(top, start, (rows + 2 * above, cols + 2 * left))
+        if (image == image[0, 0]).all():  # a nucleus differs from what is around it
+            return self.nothing
         with self.lock:
             outputs = self.run(self._scaled(image))
         # as StarDist does, no nucleus has its centre in the outermost places of the whole
@@ -178,8 +195,10 @@ class SquareSearch:
         return np.pad(image, (*pad, (0, 0)), mode="symmetric")
 
 
-def find_polygons(search: SquareSearch, squares: int, workers: int, progress: bool) -> StarPolygons:
-    """Find the nuclei of all tiles; those that wait at the end of a row of tiles go on to the next.
+def find_polygons(
+    search: SquareSearch, squares: int, workers: int, progress: bool, kept: KeptParts | None = None
+) -> Generator[tuple[StarPolygons, float], None, None]:
+    """Find the nuclei of one row of tiles after the other; those that wait at its end go on to the next.
 
     Parameters
     ----------
@@ -191,83 +210,132 @@ def find_polygons(search: SquareSearch, squares: int, workers: int, progress: bo
         Threads.
     progress : bool
         Show a bar.
+    kept : KeptParts, optional
+        Where finished tiles are kept: what is certain in a tile, and what waits for its neighbours. Who of those
+        stays is decided again, which takes no time beside the network.
 
-    Returns
-    -------
+    Yields
+    ------
     StarPolygons
-        All nuclei, ranked, with row and column on the raster of the slide.
+        Nuclei that are certain by now, with row and column on the raster of the slide.
+    float
+        All nuclei with their centres above this row are found.
     """
     rows = list(search.tiles(squares))
-    parts, waiting, reached = [search.nothing], search.nothing, 0
-    tiles = work_ahead(search.tile, (tile for row in rows for tile in row), workers, ahead=workers)
-    with tqdm(desc="nuclei", total=sum(map(len, rows)), unit="tile", disable=not progress) as bar:
+    stop, waiting, reached, found = Event(), search.nothing, 0, 0
+
+    def work(tile: list[_Square]) -> tuple[StarPolygons, StarPolygons]:
+        if kept is None or not tile:
+            return search.tile(tile, stop)
+        return _unpacked(kept.get(f"{tile[0][0]}-{tile[0][1]}", lambda: _packed(*search.tile(tile, stop))))
+
+    tiles = work_ahead(work, (tile for row in rows for tile in row), workers, ahead=workers, stop=stop)
+    total = sum(search.area_um2(tile) for row in rows for tile in row)
+    # closed here, because nobody else stops the threads when the caller fails or is interrupted
+    with closing(tiles), area_bar(total, progress) as bar:
         for row in rows:
-            for _ in row:
-                kept, late = next(tiles)
-                parts.append(kept)
+            parts = []
+            for tile in row:
+                certain, late = next(tiles)
+                parts.append(certain)
                 waiting = StarPolygons.concatenate([waiting, late])
-                bar.update()
+                found += len(certain)
+                advance(bar, search.area_um2(tile), found)
             reached += squares
             below = [(reached - 1, 0)]
-            kept, waiting = search.decide(waiting.ranked(), search.known(below, whole_rows=True))
-            parts.append(kept)
-    return StarPolygons.concatenate(parts).ranked()
+            certain, waiting = search.decide(waiting.ranked(), search.known(below, whole_rows=True))
+            found += len(certain)
+            advance(bar, 0.0, found)
+            complete = reached * search.square[0] if row is not rows[-1] else math.inf
+            yield (
+                StarPolygons.concatenate([*parts, certain]),
+                min(complete, waiting.points[:, 0].min(initial=2**62)),
+            )
 
 
-def draw_entities(found: StarPolygons, search: SquareSearch, parameters: dict[str, Any]) -> Entities:
-    """Draw the nuclei square by square and number them by the place of their centres.
+def draw_entities(
+    found: Iterable[tuple[StarPolygons, float]], search: SquareSearch, parameters: dict[str, Any]
+) -> Iterator[Entities]:
+    """Draw the nuclei, a band of the slide at a time, and number them by the place of their centres.
 
     Parameters
     ----------
-    found : StarPolygons
-        Ranked.
+    found : iterable
+        Of `find_polygons`. Only those near the band that is next are held.
     search : SquareSearch
         Where they were found.
     parameters : dict
         Provenance.
 
-    Returns
-    -------
+    Yields
+    ------
     Entities
-        With the column "probability" and, if the network tells kinds apart, "type".
+        With the column "probability" and, if the network tells kinds apart, "type"; labels go on from one to the
+        next. There is at least one.
     """
+    margin, height = math.ceil(search.reach) + 1, search.shape[0]
+    near, row, first = search.nothing, 0, 1
+    for nuclei, complete in found:
+        near = StarPolygons.concatenate([near, nuclei])
+        while row < height and min(row + _DRAW_PX + 2 * margin, height) <= complete:
+            cells = _draw_band(near.ranked(), row, search, parameters, first)
+            first += len(cells)
+            row += _DRAW_PX
+            # what reaches into a nucleus of the next band has its centre within twice the reach
+            near = near.select(np.flatnonzero(near.points[:, 0] >= row - 2 * margin))
+            yield cells
+
+
+def _draw_band(
+    found: StarPolygons, row: int, search: SquareSearch, parameters: dict[str, Any], first: int
+) -> Entities:
+    """Draw the nuclei with their centres in a band, square by square; `found` holds all near it, ranked."""
     (height, width), margin = search.shape, math.ceil(search.reach) + 1
     place = found.points[:, 0] * width + found.points[:, 1]
-    masks, counts, totals, which = [Masks.empty()], [], [], []
-    for row in range(0, height, _DRAW_PX):
-        # what reaches into a nucleus of this square has its centre within twice the reach
-        band = np.flatnonzero(_beyond(found.points[:, 0], row) <= 2 * margin)
-        for col in range(0, width, _DRAW_PX):
-            beyond = np.maximum(_beyond(found.points[band, 0], row), _beyond(found.points[band, 1], col))
-            near = band[beyond <= 2 * margin]
-            own = np.flatnonzero(beyond[beyond <= 2 * margin] <= 0)
-            if not len(own):
-                continue
-            top, left = max(row - margin, 0), max(col - margin, 0)
-            bottom, right = min(row + _DRAW_PX + margin, height), min(col + _DRAW_PX + margin, width)
-            drawn = draw(found.select(near), (top, left, bottom - top, right - left))
-            packed, count, total = pack(drawn, own + 1)
-            seen = np.flatnonzero(count > 0)
-            packed, offset = packed.select(seen), np.array([top, left])
-            masks.append(Masks(packed.bits, packed.pointers, packed.boxes + np.tile(offset, 2)))
-            counts.append(count[seen])
-            totals.append(total[seen] + count[seen][:, None] * offset)
-            which.append(near[own[seen]])
-    if not which:
-        which, counts, totals = [place[:0]], [place[:0]], [found.points[:0]]
+    masks, counts, totals, which = [Masks.empty()], [place[:0]], [found.points[:0]], [place[:0]]
+    band = np.flatnonzero(_beyond(found.points[:, 0], row) <= 2 * margin)
+    for col in range(0, width, _DRAW_PX):
+        beyond = np.maximum(_beyond(found.points[band, 0], row), _beyond(found.points[band, 1], col))
+        near = band[beyond <= 2 * margin]
+        own = np.flatnonzero(beyond[beyond <= 2 * margin] <= 0)
+        if not len(own):
+            continue
+        top, left = max(row - margin, 0), max(col - margin, 0)
+        bottom, right = min(row + _DRAW_PX + margin, height), min(col + _DRAW_PX + margin, width)
+        drawn = draw(found.select(near), (top, left, bottom - top, right - left))
+        packed, count, total = pack(drawn, own + 1)
+        seen = np.flatnonzero(count > 0)
+        packed, offset = packed.select(seen), np.array([top, left])
+        masks.append(Masks(packed.bits, packed.pointers, packed.boxes + np.tile(offset, 2)))
+        counts.append(count[seen])
+        totals.append(total[seen] + count[seen][:, None] * offset)
+        which.append(near[own[seen]])
     order = np.argsort(place[np.concatenate(which)], kind="stable")
     count, total = np.concatenate(counts)[order], np.concatenate(totals)[order]
     if search.mask is not None:
         keep = points_inside(search.mask, (total[:, ::-1] / count[:, None] + 0.5) * search.mpp)
         order, count, total = order[keep], count[keep], total[keep]
-    label = np.arange(1, len(order) + 1, dtype=np.int64)
+    label = np.arange(first, first + len(order), dtype=np.int64)
     joined = Masks.concatenate(masks).select(order)
     cells = assemble("cell", label, joined, count, total, search.mpp, (0, 0), parameters, search.shape)
-    nuclei = np.concatenate(which)[order]
-    columns: dict[str, NDArray[Any]] = {"probability": found.score[nuclei]}
+    chosen = np.concatenate(which)[order]
+    columns: dict[str, NDArray[Any]] = {"probability": found.score[chosen]}
     if search.model.config.n_classes is not None:
-        columns["type"] = np.array(("", *search.model.class_names))[found.kind[nuclei]]
+        columns["type"] = np.array(("", *search.model.class_names))[found.kind[chosen]]
     return replace(cells, columns=columns)
+
+
+def _packed(certain: StarPolygons, late: StarPolygons) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a tile under names for a file."""
+    pair = {"certain": certain, "late": late}
+    return {f"{name}.{key}": array for name, part in pair.items() for key, array in vars(part).items()}
+
+
+def _unpacked(arrays: dict[str, NDArray[Any]]) -> tuple[StarPolygons, StarPolygons]:
+    """Return a tile from its arrays."""
+    keys = ("points", "dist", "score", "kind")
+    certain, late = (StarPolygons(*(arrays[f"{name}.{key}"] for key in keys)) for name in ("certain", "late"))
+    return certain, late
 
 
 def _beyond(at: NDArray[np.int64], first: int) -> NDArray[np.int64]:

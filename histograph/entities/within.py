@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import os
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from ..slides import Slide, TissueMask
+
+
+def check_slide(slide: Any) -> None:
+    """Refuse a path or an image in place of an open slide.
+
+    Parameters
+    ----------
+    slide : object
+        The argument.
+
+    Raises
+    ------
+    TypeError
+        If it is no slide; the message says how to open one.
+
+    Examples
+    --------
+    >>> check_slide(np.zeros((4, 4, 3), np.uint8))
+    Traceback (most recent call last):
+    ...
+    TypeError: slide: expected an open slide, found an array; open it first: histograph.open_slide(array, mpp=0.5).
+    """
+    if hasattr(slide, "read_region"):
+        return
+    if isinstance(slide, np.ndarray):
+        found, call = "an array", "open_slide(array, mpp=0.5)"
+    else:
+        found, call = (
+            repr(slide) if isinstance(slide, (str, os.PathLike)) else type(slide).__name__,
+            "open_slide(path)",
+        )
+    raise TypeError(f"slide: expected an open slide, found {found}; open it first: histograph.{call}.")
 
 
 def resolve_mask(slide: Slide, mask: TissueMask | Literal["auto"] | None) -> TissueMask | None:

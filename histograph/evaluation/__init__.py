@@ -16,6 +16,7 @@ from .regression import regression_probe
 from .result import ProbeResult
 from .saliency import probe_score, saliency
 from .scores import RegressionResult, score_classes, score_values
+from .segmentation import SegmentationScores, on_raster, segmentation_scores, segmentation_table
 from .slide_probe import SlideProbeResult, fold_scores, mil_probe
 from .split_table import SplitTable, read_split, tcga_patient
 from .splits import Fold, check_split, grouped_split, patient_split
@@ -32,6 +33,7 @@ __all__ = [
     "LogRank",
     "ProbeResult",
     "RegressionResult",
+    "SegmentationScores",
     "SlideProbeResult",
     "SplitTable",
     "SurvivalResult",
@@ -55,6 +57,7 @@ __all__ = [
     "median_split",
     "mil_probe",
     "neighbour_vote",
+    "on_raster",
     "patient_split",
     "prediction_probability",
     "probe_score",
@@ -66,6 +69,8 @@ __all__ = [
     "score_classes",
     "score_risks",
     "score_values",
+    "segmentation_scores",
+    "segmentation_table",
     "slide_means",
     "survival_probe",
     "tcga_patient",

@@ -1,7 +1,8 @@
-"""Features of entities: shape, colour, stain and texture, crops around centres, and patch encoders."""
+"""Features of entities: shape, colour, stain and texture, crops around centres, patch encoders, and tokens of cells."""
 
 from typing import TYPE_CHECKING, Any
 
+from .cell_tokens import CellTokens, cell_tokens
 from .crops import crops, iter_crops
 from .encoder import PatchEncoder, embed_entities
 from .encoder_file import read_encoder, save_encoder
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUPS",
+    "CellTokens",
     "FeatureTable",
     "PatchEncoder",
     "TextureCodes",
+    "cell_tokens",
     "crops",
     "embed_entities",
     "entity_features",

@@ -205,13 +205,44 @@ class PatchEncoder:
         return _finite(self, _forward(self, images, target, mixed_precision))
 
 
-def _forward(
+def run_module(
     encoder: PatchEncoder,
     images: npt.NDArray[np.uint8],
     target: torch.device,
     mixed_precision: MixedPrecision,
 ) -> torch.Tensor:
-    """Run the module on a batch; on a GPU this returns before the GPU is done."""
+    """Normalise a batch and run the module on it; on a GPU this returns before the GPU is done.
+
+    Parameters
+    ----------
+    encoder : PatchEncoder
+        The module, and how its images are normalised.
+    images : (B, size_px, size_px, 3) uint8 array
+        Red, green, blue.
+    target : torch.device
+        Where the module is.
+    mixed_precision : bool, "bf16" or "fp16"
+        As of `PatchEncoder.encode`.
+
+    Returns
+    -------
+    Tensor
+        What the module returns, of any shape, as float32.
+
+    Raises
+    ------
+    ValueError
+        When the images have another shape or type.
+    TypeError
+        When the module returns no tensor.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = PatchEncoder(torch.nn.Identity(), (0, 0, 0), (1, 1, 1), size_px=2, mpp=0.5, name="pixels")
+    >>> run_module(encoder, np.zeros((1, 2, 2, 3), np.uint8), encoder.device, False).shape
+    torch.Size([1, 3, 2, 2])
+    """
     import torch
 
     shape = (len(images), encoder.size_px, encoder.size_px, 3)
@@ -233,12 +264,23 @@ def _forward(
             f"module of encoder {encoder.name!r} must return one tensor, found {type(z).__name__}; "
             "wrap it in a module that picks the vectors"
         )
+    return z.float()
+
+
+def _forward(
+    encoder: PatchEncoder,
+    images: npt.NDArray[np.uint8],
+    target: torch.device,
+    mixed_precision: MixedPrecision,
+) -> torch.Tensor:
+    """Give the vectors of a batch, one an image."""
+    z = run_module(encoder, images, target, mixed_precision)
     if z.ndim != 2 or len(z) != len(images):
         raise ValueError(
             f"module of encoder {encoder.name!r} must return shape ({len(images)}, D), "
             f"found {tuple(z.shape)}; pool first"
         )
-    return z.float()
+    return z
 
 
 def _finite(encoder: PatchEncoder, z: torch.Tensor) -> torch.Tensor:

@@ -103,7 +103,7 @@ def load_encoder(
 
 
 def cached_encoder(encoder: Any, device: str | None = None, **changes: Any) -> PatchEncoder:
-    """Load an encoder, or give the last one again when it is asked for by the same name.
+    """Load an encoder, or give one of the last two again when it is asked for by the same name.
 
     A folder of slides is then embedded without loading the weights for each slide. Changed files are read again.
 
@@ -143,7 +143,7 @@ def cached_encoder(encoder: Any, device: str | None = None, **changes: Any) -> P
     return _last(str(encoder), None if device is None else str(device), frozen, _stamp(str(encoder)))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # one for patches, one for cells
 def _last(name: str, device: str | None, changes: tuple[tuple[str, Any], ...], stamp: Any) -> PatchEncoder:
     return load_encoder(name, device=device, **dict(changes))
 

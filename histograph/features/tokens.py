@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 
 TOKENS = ("cls", "mean", "cls+mean", "mean+std", "all")
+NO_TOKENS = (
+    "encoder: {} gives no token for each square of the image, as a Vision Transformer does; use crops around the "
+    "nuclei, embed_entities(slide, cells, encoder) or features={{'cell': load_encoder(…)}}, or give another encoder"
+)
 
 
 def pool_tokens(tokens: Tensor, which: str, prefix: int) -> Tensor:
@@ -84,6 +88,10 @@ class TokenVectors(nn.Module):
         """Give the vectors (B, D) of normalised images (B, 3, H, W)."""
         return pool_tokens(self.network(images), self.tokens, self.prefix)
 
+    def all_tokens(self, images: Tensor) -> tuple[Tensor, int]:
+        """Give all tokens (B, T, D), and how many of them, the first ones, have no place in the image."""
+        return self.network(images), self.prefix
+
 
 class PooledVectors(nn.Module):
     """A `histograph.nn.VisionTransformer` whose vector is the last norm of the mean of its squares.
@@ -107,6 +115,11 @@ class PooledVectors(nn.Module):
         """Give the vectors (B, D) of normalised images (B, 3, H, W)."""
         network: Any = self.network
         return network.pooled(images, "mean")
+
+    def all_tokens(self, images: Tensor) -> tuple[Tensor, int]:
+        """Give all tokens (B, T, D), and how many of them, the first ones, have no place in the image."""
+        network: Any = self.network
+        return network(images), network.first
 
 
 class TransformersVectors(nn.Module):
@@ -143,6 +156,14 @@ class TransformersVectors(nn.Module):
         prefix = max(hidden.shape[1] - squares, 0)
         return pool_tokens(hidden, self.tokens or ("cls" if prefix else "mean"), prefix)
 
+    def all_tokens(self, images: Tensor) -> tuple[Tensor, int]:
+        """Give all tokens (B, T, D), and how many of them, the first ones, have no place in the image."""
+        hidden = self.network(pixel_values=images).last_hidden_state
+        if self.patch_size is None or hidden.ndim != 3:
+            raise ValueError(NO_TOKENS.format(type(self.network).__name__))
+        squares = (images.shape[2] // self.patch_size) * (images.shape[3] // self.patch_size)
+        return hidden, hidden.shape[1] - squares
+
 
 class TimmVectors(nn.Module):
     """A transformer of the timm library, its vector made of chosen tokens instead of timm's own pooling.
@@ -173,6 +194,11 @@ class TimmVectors(nn.Module):
             )
         return pool_tokens(hidden, self.tokens, self.prefix)
 
+    def all_tokens(self, images: Tensor) -> tuple[Tensor, int]:
+        """Give all tokens (B, T, D), and how many of them, the first ones, have no place in the image."""
+        network: Any = self.network
+        return network.forward_features(images), self.prefix
+
 
 class MethodVectors(nn.Module):
     """A method of image patches that gives the vectors of its `encode`; it normalises colours itself.
@@ -193,3 +219,58 @@ class MethodVectors(nn.Module):
 
         method: Any = self.method
         return method.encode(Patches(images.permute(0, 2, 3, 1))).graph
+
+    def all_tokens(self, images: Tensor) -> tuple[Tensor, int]:
+        """Give all tokens (B, T, D), and how many of them, the first ones, have no place in the image."""
+        from histograph.methods import Patches
+
+        method: Any = self.method
+        batch = Patches(images.permute(0, 2, 3, 1))
+        if hasattr(method, "tokens"):
+            return method.tokens(batch), 1
+        found = method.encode(batch)
+        if found.node is None:
+            raise ValueError(NO_TOKENS.format(type(method).__name__))
+        squares = found.node.view(len(images), -1, found.node.shape[1])
+        return torch.cat([found.graph[:, None], squares], dim=1), 1
+
+
+class TokenField(nn.Module):
+    """The tokens of images in their places, behind one vector of the whole image.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        One with ``all_tokens(images)``, which gives tokens (B, T, D) and how many of them have no place, as the classes
+        of this file have; or a transformer of the timm library.
+
+    Raises
+    ------
+    ValueError
+        When the module gives no tokens.
+
+    Examples
+    --------
+    >>> from histograph.nn import VisionTransformer
+    >>> vit = VisionTransformer(image_size=16, patch_size=8, dim=12, depth=1, heads=2)
+    >>> TokenField(TokenVectors(vit))(torch.zeros(5, 3, 16, 16)).shape  # one, and two rows of two squares
+    torch.Size([5, 5, 12])
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        if not hasattr(module, "all_tokens") and hasattr(module, "num_prefix_tokens"):
+            module = TimmVectors(module, "mean")
+        if not hasattr(module, "all_tokens"):
+            raise ValueError(NO_TOKENS.format(type(module).__name__))
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give (B, 1 + N, D): the class token, or the mean of the squares without one; then squares row by row."""
+        module: Any = self.module
+        tokens, prefix = module.all_tokens(images)
+        if tokens.ndim != 3 or tokens.shape[1] <= prefix:
+            raise ValueError(NO_TOKENS.format(type(module).__name__))
+        squares = tokens[:, prefix:]
+        whole = tokens[:, :1] if prefix else squares.mean(1, keepdim=True)
+        return torch.cat([whole, squares], dim=1)

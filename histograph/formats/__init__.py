@@ -1,6 +1,7 @@
 """Files of other programs in and out: entities and graphs to and from QuPath, HoVer-Net, tables and others."""
 
 from .ann_data import from_anndata, to_anndata
+from .ann_entities import entities_from_anndata
 from .cellvit import read_cellvit, write_cellvit
 from .convert import FORMATS, convert_file, read_entities, write_entities
 from .geojson import iter_geojson, read_geojson, to_geojson
@@ -13,6 +14,7 @@ from .tables import read_table, write_table
 __all__ = [
     "FORMATS",
     "convert_file",
+    "entities_from_anndata",
     "from_anndata",
     "from_spatialdata",
     "iter_geojson",

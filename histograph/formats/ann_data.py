@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from ..entities.entities import Entities
+from .ann_entities import KEY, add_type_colors, matrix_columns
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["from_anndata", "to_anndata"]
 
-_KEY = "histograph"
 
+def anndata_module() -> Any:
+    """Import anndata, or say how to install it.
 
-def _anndata() -> Any:
-    """Import anndata, or say how to install it."""
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ImportError
+        It is not installed.
+    """
     try:
         import anndata
     except ImportError as error:
@@ -70,7 +79,7 @@ def to_anndata(
     >>> table is None or table.obsm["spatial"].shape == (60, 2)
     True
     """
-    anndata = _anndata()
+    anndata = anndata_module()
     if isinstance(source, Entities):
         if node_type is not None:
             raise ValueError("node_type: is for graphs; entities have one kind")
@@ -92,7 +101,7 @@ def to_anndata(
     library = library_id or str(data.slide_id)
     _add_facts(table, library, nodes.area)
     provenance = data.get("provenance")
-    table.uns[_KEY] = {
+    table.uns[KEY] = {
         "unit": "um",
         "slide_id": str(data.slide_id),
         "mpp": np.asarray(data.mpp, np.float64),
@@ -157,23 +166,30 @@ def _add_facts(table: AnnData, library: str, area: Any) -> None:
 
 
 def _entities(anndata: Any, source: Entities, library: str) -> AnnData:
-    """Entities as a table: numbers are features, words go to obs."""
-    numbers = {
-        name: column for name, column in source.columns.items() if np.asarray(column).dtype.kind != "U"
-    }
-    values = np.stack([np.asarray(c, np.float32) for c in numbers.values()], axis=1) if numbers else None
+    """Entities as a table: numbers are features, words and what `X` cannot hold exactly go to obs."""
+    values, names = matrix_columns({n: c for n, c in source.columns.items() if n not in ("id", "type")})
     ids = np.asarray(source.columns.get("id", source.label)).astype(np.str_).tolist()
     table = anndata.AnnData(
         X=np.zeros((len(source), 0), np.float32) if values is None else values,
         obs=_obs(ids, source.columns.get("type"), None, source.area),
-        var=_frame(list(numbers)),
+        var=_frame(names),
     )
     for name, column in source.columns.items():
-        if name not in ("id", "type") and name not in numbers:
-            table.obs[name] = np.asarray(column, object)
+        if name not in ("id", "type") and name not in names:
+            column = np.asarray(column)
+            table.obs[name] = column.astype(object) if column.dtype.kind == "U" else column
     table.obsm["spatial"], table.obsm["bbox"] = source.centroid, source.bbox
     _add_facts(table, library, source.area)
-    table.uns[_KEY] = {"unit": "um", "node_type": source.kind, "integer_ids": "id" not in source.columns}
+    add_type_colors(table, source.parameters.get("type_colors", {}))
+    kept = {name: np.asarray(column).dtype.str for name, column in source.columns.items() if name != "id"}
+    table.uns[KEY] = {
+        "unit": "um",
+        "node_type": source.kind,
+        "integer_ids": "id" not in source.columns,
+        "raster_mpp": source.mpp,
+        "columns": np.array(list(kept), object),
+        "dtypes": np.array(list(kept.values()), object),
+    }
     return table
 
 
@@ -221,20 +237,20 @@ def from_anndata(
     >>> graph.pos.shape
     torch.Size([60, 2])
     """
-    _anndata()
+    anndata_module()
     import torch
     from torch_geometric.data import Data
 
     from ..graphs.schema import validate
 
-    own = dict(table.uns.get(_KEY, {}))
+    own = dict(table.uns.get(KEY, {}))
     if "spatial" not in table.obsm:
         raise ValueError(f"table: expected positions in obsm['spatial'], found {sorted(table.obsm)}")
     pixel = _level0(own, mpp)
     pos = np.asarray(table.obsm["spatial"], np.float64)
     if pos.ndim != 2 or pos.shape[1] != 2:
         raise ValueError(f"table: obsm['spatial'] must have shape (N, 2), found {pos.shape}")
-    pos = pos * (pixel if _unit(own, unit) == "px" else 1.0)
+    pos = pos * (pixel if positions_unit(own, unit) == "px" else 1.0)
     values = table.X.toarray() if sparse.issparse(table.X) else np.asarray(table.X)
     data = Data(
         x=torch.from_numpy(np.ascontiguousarray(values, np.float32)),
@@ -267,7 +283,30 @@ def _level0(own: dict[str, Any], mpp: Any) -> np.ndarray:
     return np.broadcast_to(np.asarray(value, np.float64), 2)
 
 
-def _unit(own: dict[str, Any], unit: str | None) -> str:
+def positions_unit(own: dict[str, Any], unit: str | None) -> str:
+    """Settle what ``obsm["spatial"]`` counts in.
+
+    Parameters
+    ----------
+    own : dict
+        What `to_anndata` has left in the table.
+    unit : {"um", "px"}, optional
+        From the caller.
+
+    Returns
+    -------
+    {"um", "px"}
+
+    Raises
+    ------
+    ValueError
+        It is not known, or the table says otherwise.
+
+    Examples
+    --------
+    >>> positions_unit({"unit": "um"}, None)
+    'um'
+    """
     found = unit or own.get("unit")
     if found not in ("um", "px"):
         raise ValueError(

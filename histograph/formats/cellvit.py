@@ -160,7 +160,7 @@ def write_cellvit(
             names = {str(number): name for name, number in codes.items()}
             handle.write(f', "type_map": {json.dumps(names)}')
         handle.write(', "cells": [')
-        for count, row in enumerate(contour_rows(entities, frame, codes)):
-            handle.write(f"{',' if count else ''}\n{json.dumps(row)}")
+        for count, (label, text) in enumerate(contour_rows(entities, frame, codes)):
+            handle.write(f'{"," if count else ""}\n{{"id": {label}, {text}}}')
         handle.write("\n]}\n")
     return path

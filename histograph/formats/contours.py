@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from ..entities.entities import Entities
@@ -33,29 +34,65 @@ def pixel_chain(ring: NDArray[np.int64]) -> NDArray[np.int64]:
     >>> pixel_chain(np.array([[2, 1], [5, 1], [5, 3], [2, 3], [2, 1]])).tolist()
     [[2, 1], [4, 1], [4, 2], [2, 2]]
     """
-    step = np.diff(ring, axis=0)
-    length = np.abs(step).sum(axis=1)
-    unit = step // np.maximum(length, 1)[:, None]
-    along = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    unit = np.repeat(unit, length, axis=0)
-    start = np.repeat(ring[:-1], length, axis=0) + unit * along[:, None]
-    # The pixel on the right hand of a step: below one to the right, left of one downwards, and so on.
-    x, y = unit.T
-    pixels = start + np.stack(
-        [np.where((y > 0) | (x < 0), -1, 0), np.where((x < 0) | (y < 0), -1, 0)], axis=1
-    )
-    new = (pixels != np.roll(pixels, 1, axis=0)).any(axis=1)
-    if not new.any():  # one pixel alone
-        return pixels[:1]
-    first = 0 if new[0] else 1  # the first pixel may be the last one too
-    pixels = np.roll(pixels[new], first, axis=0)
-    if len(pixels) < 3:
-        return pixels
-    bend = (pixels - np.roll(pixels, 1, axis=0)) != (np.roll(pixels, -1, axis=0) - pixels)
-    return pixels[bend.any(axis=1)]
+    step = np.abs(np.diff(ring, axis=0)).sum()
+    chain = np.empty((step, 2), np.int64)
+    return chain[: _chain(np.asarray(ring, np.int64), 0, len(ring), chain, np.empty_like(chain), 0)]
 
 
-def contour_rows(entities: Entities, frame: PixelFrame, codes: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+@njit(cache=True, nogil=True)
+def _chain(points, first, last, out, work, used):  # type: ignore[no-untyped-def]
+    """Write the chain of the ring `first` … `last` - 1 to `out` from `used` on; return where it ends."""
+    n = 0
+    for k in range(first, last - 1):
+        dx, dy = np.sign(points[k + 1, 0] - points[k, 0]), np.sign(points[k + 1, 1] - points[k, 1])
+        # The pixel on the right hand of a step: below one to the right, left of one downwards, and so on.
+        x, y = points[k, 0] - (dy > 0 or dx < 0), points[k, 1] - (dx < 0 or dy < 0)
+        for _ in range(abs(points[k + 1, 0] - points[k, 0]) + abs(points[k + 1, 1] - points[k, 1])):
+            if n == 0 or work[n - 1, 0] != x or work[n - 1, 1] != y:
+                work[n, 0], work[n, 1] = x, y
+                n += 1
+            x, y = x + dx, y + dy
+    while n > 1 and work[n - 1, 0] == work[0, 0] and work[n - 1, 1] == work[0, 1]:
+        n -= 1
+    for k in range(n):
+        before, after = (k - 1) % n, (k + 1) % n
+        bend = n < 3
+        for axis in range(2):
+            bend |= 2 * work[k, axis] != work[before, axis] + work[after, axis]
+        if bend:
+            out[used] = work[k]
+            used += 1
+    return used
+
+
+@njit(cache=True, nogil=True)
+def _chains(points, ring_start, polygon_start, entity_start):  # type: ignore[no-untyped-def]
+    """Return the chains around the largest part of each entity, end to end, and where each starts."""
+    n = len(entity_start) - 1
+    starts = np.zeros(n + 1, np.int64)
+    total, longest = 0, 0
+    outer = np.empty(n, np.int64)
+    for i in range(n):
+        best, length = -1.0, 0
+        for polygon in range(entity_start[i], entity_start[i + 1]):
+            ring = polygon_start[polygon]
+            area, steps = 0.0, 0
+            for k in range(ring_start[ring], ring_start[ring + 1] - 1):
+                area += points[k, 0] * points[k + 1, 1] - points[k + 1, 0] * points[k, 1]
+                steps += abs(points[k + 1, 0] - points[k, 0]) + abs(points[k + 1, 1] - points[k, 1])
+            if abs(area) > best:
+                best, length, outer[i] = abs(area), steps, ring
+        total, longest = total + length, max(longest, length)
+    out, work, used = np.empty((total, 2), np.int64), np.empty((longest, 2), np.int64), 0
+    for i in range(n):
+        used = _chain(points, ring_start[outer[i]], ring_start[outer[i] + 1], out, work, used)
+        starts[i + 1] = used
+    return out[:used].copy(), starts
+
+
+def contour_rows(
+    entities: Entities, frame: PixelFrame, codes: Mapping[str, int]
+) -> Iterator[tuple[int, str]]:
     """Yield each entity as HoVer-Net's and CellViT's files know it.
 
     Parameters
@@ -69,9 +106,12 @@ def contour_rows(entities: Entities, frame: PixelFrame, codes: Mapping[str, int]
 
     Yields
     ------
-    dict
-        ``id``, ``bbox`` [[row, column], [row, column]], ``centroid`` [x, y], ``contour`` [[x, y], …], ``type_prob`` and
-        ``type``. Of an entity in parts the largest is outlined, and holes are left out: the format has one contour.
+    label : int
+        Its id.
+    text : str
+        Members of a JSON object: ``bbox`` [[row, column], [row, column]], ``centroid`` [x, y], ``contour`` [[x, y], …],
+        ``type_prob`` and ``type``. Of an entity in parts the largest is outlined, and holes are left out: the format
+        has one contour.
 
     Raises
     ------
@@ -88,28 +128,34 @@ def contour_rows(entities: Entities, frame: PixelFrame, codes: Mapping[str, int]
     shift = np.round(frame.offset_px).astype(np.int64)
     if not np.allclose(shift, frame.offset_px, atol=1e-6):
         raise ValueError(f"offset_px: expected whole pixels, found {frame.offset_px}")
-    types = np.asarray(entities.columns["type"]).tolist() if "type" in entities.columns else None
-    probs = np.asarray(entities.columns.get("type_prob", np.full(len(entities), np.nan)), np.float64).tolist()
-    centroid = (frame.to_px(entities.centroid) - 0.5).tolist()  # of pixel numbers, as the contour
-    boxes = (entities.masks.boxes - shift[[1, 0, 1, 0]]).tolist()
+    types = np.asarray(entities.columns["type"]) if "type" in entities.columns else None
+    numbers = {"": "null", **{name: str(number) for name, number in codes.items()}}
+    probs = np.asarray(entities.columns.get("type_prob", np.full(len(entities), np.nan)), np.float64)
+    if np.isinf(probs).any():
+        row = int(np.flatnonzero(np.isinf(probs))[0])
+        raise ValueError(
+            f"columns['type_prob']: JSON has no infinite numbers, found one at label {entities.label[row]}"
+        )
     for start in range(0, len(entities), _ROWS):
+        piece = slice(start, start + _ROWS)
+        labels, chances = entities.label[piece].tolist(), probs[piece].tolist()
+        centroid = (frame.to_px(entities.centroid[piece]) - 0.5).tolist()  # of pixel numbers, as the contour
+        boxes = (entities.masks.boxes[piece] - shift[[1, 0, 1, 0]]).tolist()
+        kinds = None if types is None else types[piece].tolist()
         rings = mask_rings(entities, start, start + _ROWS)
+        chain, starts = _chains(rings.points, rings.ring_start, rings.polygon_start, rings.entity_start)
+        flat, ends = (chain - shift).ravel().tolist(), starts.tolist()
         for k in range(len(rings)):
-            row = start + k
-            outer = max((parts[0] for parts in rings.geometry(k)), key=_ring_area)
-            yield {
-                "id": int(entities.label[row]),
-                "bbox": [boxes[row][:2], boxes[row][2:]],
-                "centroid": centroid[row],
-                "contour": (pixel_chain(outer) - shift).tolist(),
-                "type_prob": probs[row] if probs[row] == probs[row] else None,
-                "type": None if types is None or not types[row] else codes[types[row]],
-            }
-
-
-def _ring_area(ring: NDArray[np.int64]) -> float:
-    x, y = ring.T
-    return abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2
+            first, last = ends[k], ends[k + 1]
+            corners = ("[%d, %d], " * (last - first))[:-2] % tuple(flat[2 * first : 2 * last])
+            (top, left, bottom, right), (x, y) = boxes[k], centroid[k]
+            prob = repr(chances[k]) if chances[k] == chances[k] else "null"
+            kind = "null" if kinds is None else numbers[kinds[k]]
+            yield (
+                labels[k],
+                f'"bbox": [[{top}, {left}], [{bottom}, {right}]], "centroid": [{x!r}, {y!r}], '
+                f'"contour": [{corners}], "type_prob": {prob}, "type": {kind}',
+            )
 
 
 def type_codes(entities: Entities, types: Mapping[int, str] | Sequence[str] | None) -> dict[str, int]:
@@ -260,7 +306,7 @@ class ContourReader:
         if centroid is None:
             return
         try:
-            (x, y), columns, rows = map(float, centroid), [p[0] for p in contour], [p[1] for p in contour]
+            (x, y), (columns, rows) = map(float, centroid), zip(*contour, strict=False)
             boxes = (min(columns) - 2, max(columns) + 2), (min(rows) - 2, max(rows) + 2)
         except (TypeError, ValueError, IndexError):
             raise ValueError("expected contour and centroid of numbers [x, y]; one is broken") from None

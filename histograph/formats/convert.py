@@ -10,11 +10,13 @@ from typing import Any
 from ..atomic import atomic_path
 from ..entities.entities import Entities
 from .ann_data import to_anndata
+from .ann_entities import KEY, entities_from_anndata
 from .cellvit import read_cellvit, write_cellvit
 from .geojson import read_geojson, to_geojson
 from .hovernet import read_hovernet, write_hovernet
 from .instance_maps import MAP_SUFFIXES, read_instance_map, write_instance_map
 from .json_stream import check_file, open_json
+from .spatial_data import read_spatialdata, write_spatialdata
 from .star_shapes import read_stardist, write_stardist
 from .tables import TABLE_SUFFIXES, read_table, table_unit, write_table
 
@@ -33,10 +35,11 @@ FORMATS = {
     "csv": ".csv",
     "parquet": ".parquet",
     "h5ad": ".h5ad",
+    "spatialdata": ".zarr",
 }
 
 #: How the names of files end that `read_entities` reads.
-ENTITY_SUFFIXES = (".geojson", ".json", ".gz", ".npz", *MAP_SUFFIXES, *TABLE_SUFFIXES)
+ENTITY_SUFFIXES = (".geojson", ".json", ".gz", ".npz", ".h5ad", ".zarr", *MAP_SUFFIXES, *TABLE_SUFFIXES)
 
 _JSON: dict[str, Callable[..., Entities]] = {
     "features": read_geojson,
@@ -45,16 +48,22 @@ _JSON: dict[str, Callable[..., Entities]] = {
 }
 
 
-def read_entities(path: str | os.PathLike[str], mpp: float | None = None) -> Entities:
+def read_entities(
+    path: str | os.PathLike[str], mpp: float | None = None, check_rings: bool = True
+) -> Entities:
     """Read a file of objects, whichever of the formats it is in.
 
     Parameters
     ----------
     path : str or os.PathLike
         GeoJSON of QuPath, JSON of HoVer-Net or CellViT (told apart by their keys; ``.gz`` too), an instance map
-        (.png, .tif, .npy), StarDist's polygons (.npz), or a table of centroids (.csv, .parquet).
+        (.png, .tif, .npy), StarDist's polygons (.npz), a table of centroids (.csv, .parquet), AnnData of `to_anndata`
+        (.h5ad) or SpatialData with one element (.zarr).
     mpp : float, optional
-        µm per pixel of the file, where it counts in pixels and does not say their size.
+        µm per pixel of the file, where it counts in pixels and does not say their size; µm per unit of a SpatialData
+        that does not say it.
+    check_rings : bool
+        As of `read_geojson`, the only format whose rings can be broken.
 
     Returns
     -------
@@ -77,20 +86,50 @@ def read_entities(path: str | os.PathLike[str], mpp: float | None = None) -> Ent
     ...     read_entities(file).label
     array([4, 9])
     """
-    path = check_file(path)
+    path = Path(path) if Path(path).suffix.lower() == ".zarr" else check_file(path)
     suffix = path.suffix.lower()
+    reader: Callable[..., Entities]
     if suffix in TABLE_SUFFIXES:
-        return read_table(path, mpp if table_unit(path) == "px" else None)
-    if suffix in MAP_SUFFIXES:
-        found = read_instance_map(path, mpp)
+        reader = _read_centroids
+    elif suffix in MAP_SUFFIXES:
+        reader = read_instance_map
     elif suffix == ".npz":
-        found = read_stardist(path, mpp)
+        reader = read_stardist
+    elif suffix == ".h5ad":
+        reader = _read_h5ad
+    elif suffix == ".zarr":
+        reader = read_spatialdata
     elif suffix in (".geojson", ".json", ".gz"):
-        found = _json_reader(path)(path, mpp)
+        reader = _json_reader(path)
     else:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(sorted(ENTITY_SUFFIXES))}")
-    found.parameters.setdefault("file_mpp", found.mpp)
+    if reader is read_geojson:
+        return read_geojson(path, mpp, check_rings=check_rings)
+    if not check_rings:
+        raise ValueError(f"check_rings: is for GeoJSON, and {path} is none")
+    found = reader(path, mpp)
+    if suffix in (".json", ".gz", ".npz", *MAP_SUFFIXES):
+        found.parameters.setdefault("file_mpp", found.mpp)
     return found
+
+
+def _read_centroids(path: Path, mpp: float | None) -> Entities:
+    return read_table(path, mpp if table_unit(path) == "px" else None)
+
+
+def _read_h5ad(path: Path, mpp: float | None) -> Entities:
+    """Read a table of `to_anndata`; those of others do not say their unit."""
+    from .ann_data import anndata_module
+
+    try:
+        table = anndata_module().read_h5ad(path)
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or no AnnData: {error}") from error
+    try:
+        known = table.uns.get(KEY, {}).get("unit") == "um"
+        return entities_from_anndata(table, None if known else mpp)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _json_reader(path: Path) -> Callable[..., Entities]:
@@ -120,7 +159,7 @@ def write_entities(
     Parameters
     ----------
     source : Entities, Data or HeteroData
-        What to write. Graphs go to geojson, csv, parquet and h5ad.
+        What to write. Graphs go to geojson, csv, parquet and h5ad; the others hold outlines.
     path : str or os.PathLike
         The file.
     to : str
@@ -170,6 +209,7 @@ def write_entities(
         "hovernet": write_hovernet,
         "cellvit": write_cellvit,
         "stardist": write_stardist,
+        "spatialdata": write_spatialdata,
     }
     return writers.get(to, write_instance_map)(source, path)
 
@@ -180,6 +220,7 @@ def convert_file(
     to: str,
     mpp: float | None = None,
     node_type: str | None = None,
+    check_rings: bool = True,
 ) -> tuple[Path, int]:
     """Convert one file of objects, or one of our graphs, and keep its name but for the end.
 
@@ -191,6 +232,8 @@ def convert_file(
         The folder; made when it does not exist.
     to, mpp, node_type
         As of `write_entities`.
+    check_rings : bool
+        As of `read_entities`.
 
     Returns
     -------
@@ -214,7 +257,9 @@ def convert_file(
     >>> written.name, count
     ('cells.geojson', 2)
     """
-    path, out = check_file(path), Path(out)
+    path, out = Path(path), Path(out)
+    if path.suffix.lower() != ".zarr":
+        check_file(path)
     target = converted_name(path, out, to)
     if target.exists() and target.samefile(path):
         raise ValueError(f"{path} would be replaced by what is made of it; choose another folder")
@@ -227,7 +272,7 @@ def convert_file(
         return write_entities(graph, target, to, mpp, node_type), len(layer(graph, node_type).pos)
     if node_type is not None:
         raise ValueError(f"node_type: is for graphs, and {path} is none")
-    source = read_entities(path, mpp)
+    source = read_entities(path, mpp, check_rings)
     return write_entities(source, target, to, mpp), len(source)
 
 

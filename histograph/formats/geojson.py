@@ -37,6 +37,7 @@ def read_geojson(
     object_types: str | Sequence[str] | None = None,
     outline: str = "cell",
     measurements: bool = True,
+    check_rings: bool = True,
 ) -> Entities:
     """Read objects of QuPath (GeoJSON, also ``.gz``) as entities.
 
@@ -66,6 +67,9 @@ def read_geojson(
         Which outline of QuPath's cells: ``geometry`` or ``nucleusGeometry``.
     measurements : bool
         Whether to read measurements.
+    check_rings : bool
+        Whether to refuse rings that cross themselves or each other, and holes outside. Otherwise a pixel belongs to
+        them by the even-odd rule.
 
     Returns
     -------
@@ -79,7 +83,8 @@ def read_geojson(
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is empty, cut off or not GeoJSON; a ring is open, too short or not made of numbers; an id comes twice;
+        The file is empty, cut off or not GeoJSON; a ring is open, too short, not made of numbers, crosses itself or
+        is a hole outside its outer ring; an id comes twice;
         measurements are partly in µm and partly in pixels; cells are mixed with areas; no mpp is known. The message
         names the file and the feature or line.
 
@@ -95,7 +100,7 @@ def read_geojson(
     path = Path(path)
     scan = _Scan(path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements)
     parts = [
-        (batch.entities(scan.frame, scan.raster, scan.kind, False), batch.ids)
+        (batch.entities(scan.frame, scan.raster, scan.kind, False, check_rings), batch.ids)
         for batch in scan.batches(CHUNK)
     ]
     empty = Entities.empty(scan.kind, scan.raster)
@@ -113,13 +118,14 @@ def iter_geojson(
     object_types: str | Sequence[str] | None = None,
     outline: str = "cell",
     measurements: bool = True,
+    check_rings: bool = True,
     chunk: int = CHUNK,
 ) -> Iterator[Entities]:
     """Read objects of QuPath some at a time, in memory that does not grow with the file.
 
     Parameters
     ----------
-    path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements
+    path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements, check_rings
         As of `read_geojson`.
     chunk : int
         Objects at a time.
@@ -151,7 +157,7 @@ def iter_geojson(
         raise ValueError(f"chunk: expected at least 1 object at a time, found {chunk}")
     scan = _Scan(path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements)
     for batch in scan.batches(chunk):
-        part = batch.entities(scan.frame, scan.raster, scan.kind, False)
+        part = batch.entities(scan.frame, scan.raster, scan.kind, False, check_rings)
         columns = dict(part.columns)
         if any(identity is not None for identity in batch.ids):
             columns = {"id": np.array(["" if i is None else str(i) for i in batch.ids], np.str_), **columns}
@@ -373,7 +379,7 @@ def to_geojson(
     first = next(rows, None)
     frame = pixel_frame(mpp, slide, offset_px, None if first is None else first.mpp, str(path))
     with atomic_path(path) as part, part.open("wb") as plain:
-        packed = gzip.GzipFile("", "wb", 4, plain, mtime=0) if path.suffix == ".gz" else None
+        packed = gzip.GzipFile("", "wb", 4, plain, mtime=0) if path.suffix.lower() == ".gz" else None
         handle: Any = packed or plain
         handle.write(_head(first, frame).encode())
         count = 0

@@ -180,8 +180,7 @@ def write_hovernet(
         del own["types"]
     with atomic_path(path) as part, part.open("w", encoding="utf-8") as handle:
         handle.write(f'{{"mag": {json.dumps(mag)}, "histograph": {json.dumps(own)}, "nuc": {{')
-        for count, row in enumerate(contour_rows(entities, frame, codes)):
-            label = row.pop("id")
-            handle.write(f'{"," if count else ""}\n"{label}": {json.dumps(row)}')
+        for count, (label, text) in enumerate(contour_rows(entities, frame, codes)):
+            handle.write(f'{"," if count else ""}\n"{label}": {{{text}}}')
         handle.write("\n}}\n")
     return path

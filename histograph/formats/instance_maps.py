@@ -134,7 +134,8 @@ def _pieces(path: Path) -> Iterator[tuple[int, int, Any]]:
         if values.ndim != 2:
             raise ValueError(f"{path}: expected two axes (row, column), found shape {values.shape}")
         for row in range(0, values.shape[0], _BAND):
-            yield row, 0, np.asarray(values[row : row + _BAND])
+            yield row, 0, np.array(values[row : row + _BAND])
+            values = np.load(path, mmap_mode="r", allow_pickle=False)  # anew, which gives the pages back
     elif suffix == ".png":
         yield 0, 0, _png(path)
     elif suffix in (".tif", ".tiff"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from ..entities.entities import Entities
 from ..entities.rings import Rings, entities_from_rings
 from .ids import uuid_labels
 from .pixels import PixelFrame
+from .ring_checks import broken_ring
 
 #: Objects that are held as text and lists at a time: some kB each.
 CHUNK = 5_000
 
 #: Names of columns that have a place of their own in files.
 RESERVED = ("id", "type")
+
+_BROKEN = "expected positions of two finite numbers [x, y]; a ring is broken"
 
 
 class PolygonBatch:
@@ -48,7 +53,9 @@ class PolygonBatch:
         self._types: list[str | None] = []
         self._values: list[dict[str, Any]] = []
         self._texts: list[dict[str, str]] = []
-        self._points: list[Any] = []
+        self._points = array(
+            "d"
+        )  # x, y, x, y, …: a list for each corner would keep the garbage collector busy
         self._ring_start, self._polygon_start, self._entity_start = [0], [0], [0]
         self._single: list[int] = []
 
@@ -82,6 +89,11 @@ class PolygonBatch:
             Measurements and words by name.
         single_point : bool
             The object is a point: its centroid is kept exactly.
+
+        Raises
+        ------
+        ValueError
+            A position is not two numbers.
         """
         if single_point:
             self._single.append(len(self.numbers))
@@ -92,8 +104,14 @@ class PolygonBatch:
         self._texts.append(texts or {})
         for rings in polygons:
             for ring in rings:
-                self._points.extend(ring)
-                self._ring_start.append(len(self._points))
+                try:
+                    pairs = set(map(len, ring)) <= {2}
+                    self._points.extend(chain.from_iterable(ring))
+                except (TypeError, OverflowError):
+                    pairs = False
+                if not pairs:
+                    raise self.error(len(self.numbers) - 1, _BROKEN)
+                self._ring_start.append(len(self._points) // 2)
             self._polygon_start.append(len(self._ring_start) - 1)
         self._entity_start.append(len(self._polygon_start) - 1)
 
@@ -114,7 +132,9 @@ class PolygonBatch:
         identity = f" (id {self.ids[row]!r})" if self.ids[row] is not None else ""
         return ValueError(f"{self.name}, {self.what} {self.numbers[row]}{identity}: {problem}")
 
-    def entities(self, frame: PixelFrame, raster_mpp: float, kind: str, inclusive: bool) -> Entities:
+    def entities(
+        self, frame: PixelFrame, raster_mpp: float, kind: str, inclusive: bool, check_rings: bool = False
+    ) -> Entities:
         """Fill the polygons; labels are the numbers in the file.
 
         Parameters
@@ -127,6 +147,8 @@ class PolygonBatch:
             What the objects are. Patches and regions must be rectangles, and become entities without masks.
         inclusive : bool
             Positions are numbers of border pixels rather than corners; see `entities_from_rings`.
+        check_rings : bool
+            Whether to refuse rings that `broken_ring` finds fault with.
 
         Returns
         -------
@@ -135,11 +157,15 @@ class PolygonBatch:
         Raises
         ------
         ValueError
-            A position is not two finite numbers, an object lies off the canvas or is no rectangle where it must be.
+            A position is not a finite number, a ring is broken, an object lies off the canvas or is no rectangle where
+            it must be.
         """
         label = np.array(self.numbers, np.int64)
         starts = [np.array(s, np.int64) for s in (self._ring_start, self._polygon_start, self._entity_start)]
-        points_um = frame.to_um(self._positions() + (0.5 if inclusive else 0.0))
+        positions = self._positions()
+        if check_rings:
+            self._check_rings(Rings(positions, *starts))
+        points_um = frame.to_um(positions + (0.5 if inclusive else 0.0))
         if kind in ("patch", "region"):
             result = self._rectangles(points_um, starts, kind, label, raster_mpp)
         else:
@@ -158,16 +184,24 @@ class PolygonBatch:
 
     def _positions(self) -> NDArray[np.float64]:
         """All positions as one array, or an error that names the object with a wrong one."""
-        if not len(self):
-            return np.zeros((0, 2))
-        points = _numbers(self._points)
-        if points is not None:
-            return points
-        for row in range(len(self)):
-            start, stop = (self._ring_start[self._polygon_start[self._entity_start[row + k]]] for k in (0, 1))
-            if _numbers(self._points[start:stop]) is None:
-                break
-        raise self.error(row, "expected positions of two finite numbers [x, y]; a ring is broken")
+        points = np.array(self._points, np.float64).reshape(-1, 2)
+        wrong = np.flatnonzero(~(np.abs(points) < 2**40).all(axis=1))  # NaN too
+        if len(wrong):
+            first = np.array(self._ring_start)[np.array(self._polygon_start)[self._entity_start]]
+            raise self.error(int(np.searchsorted(first, wrong[0], side="right")) - 1, _BROKEN)
+        return points
+
+    def _check_rings(self, rings: Rings) -> None:
+        """Refuse the first object with broken rings; points are rings of one corner and none."""
+        whole = np.setdiff1d(np.arange(len(self)), self._single)
+        if len(whole) < len(self):
+            rings = _some(rings, whole)
+        broken = broken_ring(rings)
+        if broken is not None:
+            raise self.error(
+                int(whole[broken[0]]),
+                f"{broken[1]}; mend it, or read with check_rings=False, which fills by the even-odd rule",
+            )
 
     def _rectangles(
         self, points_um: NDArray[np.float64], starts: list[Any], kind: str, label: Any, raster_mpp: float
@@ -219,23 +253,35 @@ class PolygonBatch:
         raise self.error(0, f"measurement {name!r} is not a number")
 
 
+def _some(rings: Rings, rows: NDArray[np.int64]) -> Rings:
+    """Return the rings of some of the objects."""
+    first, last = rings.entity_start[rows], rings.entity_start[rows + 1]
+    polygons = _ranges(first, last)
+    parts = _ranges(rings.polygon_start[polygons], rings.polygon_start[polygons + 1])
+    corners = _ranges(rings.ring_start[parts], rings.ring_start[parts + 1])
+    return Rings(
+        rings.points[corners],
+        _starts(rings.ring_start[parts + 1] - rings.ring_start[parts]),
+        _starts(rings.polygon_start[polygons + 1] - rings.polygon_start[polygons]),
+        _starts(last - first),
+    )
+
+
+def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whole numbers from each first to each last, end to end."""
+    sizes = last - first
+    return np.arange(sizes.sum()) + np.repeat(first - np.cumsum(sizes) + sizes, sizes)
+
+
 def _number(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):
         return None
-
-
-def _numbers(positions: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Positions as (P, 2) float64, or None where one is not two finite numbers."""
-    try:
-        points = np.asarray(positions)
-    except ValueError:  # positions of different lengths
-        return None
-    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "iuf":
-        return None
-    points = points.astype(np.float64)
-    return points if np.isfinite(points).all() and (np.abs(points) < 2**40).all() else None
 
 
 def join(parts: Sequence[tuple[Entities, list[Any]]], name: str, what: str) -> Entities:

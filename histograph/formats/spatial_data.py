@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,15 +14,17 @@ import numpy as np
 from ..entities.entities import Entities, from_instance_map
 from ..entities.rings import Rings, entities_from_rings, mask_rings
 from .ann_data import to_anndata
+from .ann_entities import KEY, table_columns, type_colors
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
     from ..graphs.schema import Graph
 
-__all__ = ["from_spatialdata", "to_spatialdata"]
+#: Shapes that are taken apart at a time.
+_ROWS = 20_000
 
-_KEY = "histograph"
+__all__ = ["from_spatialdata", "read_spatialdata", "to_spatialdata", "write_spatialdata"]
 
 
 def _spatialdata() -> Any:
@@ -63,7 +70,7 @@ def to_spatialdata(
     ImportError
         spatialdata is not installed.
     ValueError
-        The graph's ids are not the labels of the entities.
+        The graph's ids are not the labels of the entities, or an entity is a point.
 
     Examples
     --------
@@ -76,6 +83,12 @@ def to_spatialdata(
     [[4, 4, 9]]
     """
     spatialdata = _spatialdata()
+    flat = np.flatnonzero((entities.bbox[:, 2:] <= entities.bbox[:, :2]).any(axis=1))
+    if len(flat):
+        raise ValueError(
+            f"entities: {len(flat)} of {len(entities)} have no extent, first label {entities.label[flat[0]]}; shapes "
+            "need outlines, so keep points as AnnData"
+        )
     import geopandas
     from spatialdata.models import Labels2DModel, ShapesModel, TableModel
     from spatialdata.transformations import Identity, Scale
@@ -101,13 +114,15 @@ def to_spatialdata(
             entities.instance_map(), dims=("y", "x"), transformations={"global": scale}
         )
     own = {"unit": "um", "mpp": entities.mpp, "kind": entities.kind, "masks": entities.masks is not None}
+    if entities.extent_um is not None:
+        own["extent_um"] = list(entities.extent_um)
     return spatialdata.SpatialData(
         shapes={name: shapes},
         labels=raster,
         tables={
             "table": TableModel.parse(table, region=name, region_key="region", instance_key="instance_id")
         },
-        attrs={_KEY: {name: own, f"{name}_labels": own}},
+        attrs={KEY: {name: own, f"{name}_labels": own}},
     )
 
 
@@ -117,18 +132,20 @@ def _kind(graph: Graph, entities: Entities) -> str | None:
     return entities.kind if isinstance(graph, HeteroData) else None
 
 
-def _shapes(entities: Entities) -> list[Any]:
-    """Outlines in micrometres."""
+def _shapes(entities: Entities) -> Any:
+    """Outlines in micrometres: polygons where an entity has one part, else multi-polygons."""
     import shapely
 
-    rings = mask_rings(entities)
-    found = []
-    for i in range(len(rings)):
-        parts = [
-            shapely.Polygon(polygon[0] * entities.mpp, [hole * entities.mpp for hole in polygon[1:]])
-            for polygon in rings.geometry(i)
-        ]
-        found.append(parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts))
+    found = np.empty(len(entities), object)
+    for start in range(0, len(entities), _ROWS):
+        rings = mask_rings(entities, start, start + _ROWS)
+        ends = (rings.ring_start, rings.polygon_start)
+        parts = shapely.from_ragged_array(shapely.GeometryType.POLYGON, rings.points * entities.mpp, ends)
+        first, last = rings.entity_start[:-1], rings.entity_start[1:]
+        single = np.flatnonzero(last - first == 1)
+        found[start + single] = parts[first[single]]
+        for i in np.flatnonzero(last - first != 1).tolist():
+            found[start + i] = shapely.MultiPolygon(list(parts[first[i] : last[i]]))
     return found
 
 
@@ -181,7 +198,7 @@ def from_spatialdata(
     chosen = str(element or alone)
     if chosen not in names:
         raise ValueError(f"element: expected one of {names}, found {element!r}")
-    own = dict(data.attrs.get(_KEY, {}).get(chosen, {}))
+    own = dict(data.attrs.get(KEY, {}).get(chosen, {}))
     unit = unit_um if unit_um is not None else 1.0 if own.get("unit") == "um" else None
     if unit is None:
         raise ValueError(f"unit_um: the data do not say how long a unit of {chosen!r} is; give it in µm")
@@ -190,7 +207,10 @@ def from_spatialdata(
         if raster_mpp is not None:
             raise ValueError("raster_mpp: labels lie on pixels of their own; leave it out")
         return _from_labels(spatialdata, data.labels[chosen], unit, kind)
-    frame = spatialdata.transform(data.shapes[chosen], to_coordinate_system="global")
+    frame = data.shapes[chosen]
+    identity = spatialdata.transformations.Identity
+    if not isinstance(spatialdata.transformations.get_transformation(frame, "global"), identity):
+        frame = spatialdata.transform(frame, to_coordinate_system="global")
     raster = float(raster_mpp or own.get("mpp") or unit)
     index = frame.index.to_numpy()
     whole = index.dtype.kind in "iu" and (index > 0).all()
@@ -198,22 +218,29 @@ def from_spatialdata(
     if len(np.unique(index)) < len(index):
         raise ValueError(f"element {chosen!r}: an id comes twice in the index")
     order = np.argsort(label, kind="stable")
-    rings = _rings([frame.geometry.iloc[i] for i in order.tolist()], unit, chosen)
-    if own.get("masks", True):
+    shapes = frame.geometry.to_numpy()
+    _check_areas(shapes, chosen)
+    parts = []
+    for start in range(0, max(len(order), 1), _ROWS):
+        rows = order[start : start + _ROWS]
+        rings = _rings(shapes[rows], unit)
+        if not own.get("masks", True):
+            parts.append(_rectangles(rings, label[rows], raster, kind))
+            continue
         pixels = Rings(rings.points / raster, rings.ring_start, rings.polygon_start, rings.entity_start)
         try:
-            found = entities_from_rings(pixels, label[order], raster, kind)
+            parts.append(entities_from_rings(pixels, label[rows], raster, kind))
         except IndexError as error:
             raise ValueError(
-                f"element {chosen!r}, id {index[order][error.args[1]]}: {error.args[0]}"
+                f"element {chosen!r}, id {index[rows][error.args[1]]}: {error.args[0]}"
             ) from None
-    else:
-        found = _rectangles(rings, label[order], raster, kind)
-    found.columns.update(_table_columns(data, chosen, index[order]))
+    found = Entities.concatenate(parts)
     if not whole:
         found.columns["id"] = index[order].astype(np.str_)
     found.parameters["finder"] = "spatialdata"
-    return found
+    extent = own.get("extent_um")
+    found = found if extent is None else replace(found, extent_um=(float(extent[0]), float(extent[1])))
+    return _annotate(found, data, chosen, index[order])
 
 
 def _rectangles(rings: Rings, label: Any, raster: float, kind: str) -> Entities:
@@ -223,20 +250,29 @@ def _rectangles(rings: Rings, label: Any, raster: float, kind: str) -> Entities:
     return Entities(kind, label, (low + high) / 2, box, (high - low).prod(axis=1), raster)
 
 
-def _rings(shapes: list[Any], unit: float, name: str) -> Rings:
+def _check_areas(shapes: Any, name: str) -> None:
+    """Refuse shapes that are no polygons."""
+    import shapely
+
+    area = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+    wrong = np.flatnonzero(~np.isin(shapely.get_type_id(shapes), area) | shapely.is_empty(shapes))
+    if len(wrong):
+        found = "none" if shapes[wrong[0]] is None else shapes[wrong[0]].geom_type
+        raise ValueError(f"element {name!r}, shape {wrong[0] + 1}: expected a polygon, found {found}")
+
+
+def _rings(shapes: Any, unit: float) -> Rings:
     """Corners of shapely polygons in micrometres."""
-    points: list[Any] = [np.zeros((0, 2))]
-    ring, polygon, entity = [0], [0], [0]
-    for number, shape in enumerate(shapes, start=1):
-        if shape.geom_type not in ("Polygon", "MultiPolygon") or shape.is_empty:
-            raise ValueError(f"element {name!r}, shape {number}: expected a polygon, found {shape.geom_type}")
-        for part in shape.geoms if shape.geom_type == "MultiPolygon" else [shape]:
-            for line in (part.exterior, *part.interiors):
-                points.append(np.asarray(line.coords)[:, :2] * unit)
-                ring.append(ring[-1] + len(points[-1]))
-            polygon.append(len(ring) - 1)
-        entity.append(len(polygon) - 1)
-    return Rings(np.concatenate(points), np.array(ring), np.array(polygon), np.array(entity))
+    import shapely
+
+    parts, owner = shapely.get_parts(shapes, return_index=True)
+    if not len(parts):
+        one = np.zeros(1, np.int64)
+        return Rings(np.zeros((0, 2)), one, one, one)
+    _, points, (ring, polygon) = shapely.to_ragged_array(parts, include_z=False)
+    entity = np.searchsorted(owner, np.arange(len(shapes) + 1))
+    ring, polygon = np.asarray(ring, np.int64), np.asarray(polygon, np.int64)
+    return Rings(np.asarray(points, np.float64) * unit, ring, polygon, entity.astype(np.int64))
 
 
 def _from_labels(spatialdata: Any, element: Any, unit: float, kind: str) -> Entities:
@@ -251,25 +287,108 @@ def _from_labels(spatialdata: Any, element: Any, unit: float, kind: str) -> Enti
     return from_instance_map(np.asarray(element.data), float(matrix[0, 0]) * unit, kind)
 
 
-def _table_columns(data: SpatialData, name: str, index: Any) -> dict[str, Any]:
-    """Return what the table that annotates an element holds, in the order of its index."""
+def write_spatialdata(entities: Entities, path: Path) -> Path:
+    """Write entities as a SpatialData folder (.zarr) of shapes and a table.
+
+    The folder is written beside its place and then renamed, so that what exists is whole.
+
+    Parameters
+    ----------
+    entities : Entities
+        As of `to_spatialdata`.
+    path : Path
+        The folder; an older one is replaced.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ImportError, ValueError
+        As of `to_spatialdata`.
+    OSError
+        There is a file in its place, or it cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"cannot write {path}: it is a file, expected a folder or nothing")
+    data = to_spatialdata(entities)
+    token = f"{os.getpid()}-{secrets.token_hex(4)}"
+    part, old = (path.with_name(f".{path.name}.{token}.{end}") for end in ("tmp.zarr", "old.zarr"))
+    try:
+        data.write(part)
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+    except OSError:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def read_spatialdata(path: Path, unit_um: float | None = None) -> Entities:
+    """Read the one element of a SpatialData folder (.zarr) as entities; see `from_spatialdata`.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    unit_um : float, optional
+        µm per unit of the coordinate system "global", where the data do not say it.
+
+    Returns
+    -------
+    Entities
+
+    Raises
+    ------
+    ImportError
+        spatialdata is not installed.
+    FileNotFoundError
+        There is no such folder.
+    ValueError
+        It is no SpatialData, or as of `from_spatialdata`.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder")
+    try:
+        data = _spatialdata().read_zarr(path)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        raise ValueError(f"{path} is damaged or no SpatialData: {error}") from error
+    try:
+        return from_spatialdata(data, unit_um=None if KEY in data.attrs else unit_um)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _annotate(found: Entities, data: SpatialData, name: str, index: Any) -> Entities:
+    """Add what the table that annotates an element holds, joined on its ids, in the order of `index`."""
     for table in data.tables.values():
         facts = table.uns.get("spatialdata_attrs", {})
         region = facts.get("region")
-        if name != region and not (isinstance(region, list) and name in region):
+        if name not in ([region] if isinstance(region, str) or region is None else list(region)):
             continue
-        rows = table[(table.obs[facts["region_key"]] == name).to_numpy()]
-        place = {key: row for row, key in enumerate(rows.obs[facts["instance_key"]].tolist())}
+        keys = facts["region_key"], facts["instance_key"]
+        rows = table[(table.obs[keys[0]].astype(str) == name).to_numpy()]
+        place = {key: row for row, key in enumerate(rows.obs[keys[1]].tolist())}
+        if len(place) < rows.n_obs:
+            raise ValueError(f"table: an id of {name!r} has more than one row; give each its own")
         missing = [key for key in index.tolist() if key not in place]
         if missing:
             raise ValueError(
                 f"table: no row for {len(missing)} of {len(index)} ids of {name!r}, first {missing[0]}"
             )
         order = [place[key] for key in index.tolist()]
-        values = rows.X.toarray() if hasattr(rows.X, "toarray") else np.asarray(rows.X)
-        columns = {str(n): values[order, k].copy() for k, n in enumerate(rows.var_names)}
-        if "type" in rows.obs:
-            types = rows.obs["type"].astype(object).where(rows.obs["type"].notna(), "")
-            columns["type"] = types.to_numpy()[order].astype(np.str_)
-        return columns
-    return {}
+        columns = {key: column[order] for key, column in table_columns(rows, keys).items()}
+        own = rows.uns.get(KEY, {})
+        if not own.get("integer_ids", True):  # words; the labels of the entities are the instance ids
+            columns = {"id": np.array(rows.obs_names, np.str_)[order], **columns}
+        colors = type_colors(rows)
+        parameters = {**found.parameters, **({"type_colors": colors} if colors else {})}
+        return replace(found, columns={**columns, **found.columns}, parameters=parameters)
+    return found

@@ -17,9 +17,12 @@ from ..entities.entities import Entities
 from ..entities.rings import Rings, entities_from_rings
 from .contours import type_codes, type_names
 from .json_stream import check_file
-from .pixels import pixel_frame
+from .pixels import PixelFrame, pixel_frame
 
 __all__ = ["read_stardist", "star_polygons", "write_stardist"]
+
+#: Polygons that are filled at a time.
+_ROWS = 20_000
 
 
 def star_polygons(entities: Entities, n_rays: int = 32) -> dict[str, NDArray[Any]]:
@@ -63,7 +66,7 @@ def star_polygons(entities: Entities, n_rays: int = 32) -> dict[str, NDArray[Any
     centre, coord = _cast(masks.bits, masks.pointers, masks.boxes, centre, np.sin(angle), np.cos(angle))
     prob = np.asarray(entities.columns.get("prob", np.ones(len(entities))), np.float32)
     result: dict[str, NDArray[Any]] = {
-        "coord": (coord - 0.5).astype(np.float32),
+        "coord": coord,
         "points": (centre - 0.5).astype(np.float32),
         "prob": prob,
         "label": entities.label,
@@ -169,7 +172,7 @@ def read_stardist(
         raise ValueError(
             f"{where}: coord: expected numbers of shape (N, 2, rays), found {coord.dtype} {coord.shape}"
         )
-    count, _, rays = coord.shape
+    count = len(coord)
     for name in ("prob", "class_id", "label"):
         if name in arrays and np.shape(arrays[name]) != (count,):
             raise ValueError(
@@ -182,20 +185,18 @@ def read_stardist(
     frame = pixel_frame(mpp, None, offset_px, None if known is None else np.asarray(known).tolist(), where)
     label = np.asarray(arrays.get("label", np.arange(1, count + 1)))
     order = np.argsort(label, kind="stable")
-    closed = np.concatenate([coord, coord[:, :, :1]], axis=2)[order]
-    points = frame.to_um(closed.transpose(0, 2, 1).reshape(-1, 2)[:, ::-1] + 0.5) / frame.mean_mpp
-    each = np.arange(count + 1, dtype=np.int64)
-    try:
-        found = entities_from_rings(
-            Rings(points, (rays + 1) * each, each, each),
-            label[order].astype(np.int64),
-            frame.mean_mpp,
-            parameters={"finder": "stardist polygons"},
-        )
-    except IndexError as error:
+    label = label[order].astype(np.int64)
+    twice = np.flatnonzero(label[1:] == label[:-1])
+    if len(twice):
+        first, second = order[twice[0]] + 1, order[twice[0] + 1] + 1
         raise ValueError(
-            f"{where}, polygon {order[error.args[1]] + 1}: {error.args[0]}; check offset_px"
-        ) from None
+            f"{where}, polygon {second}: its label {label[twice[0]]} is that of polygon {first} too; give each its own"
+        )
+    parts = [
+        _fill_polygons(coord, order[start : start + _ROWS], label[start : start + _ROWS], frame, where)
+        for start in range(0, max(count, 1), _ROWS)
+    ]
+    found = Entities.concatenate(parts)
     if "prob" in arrays:
         found.columns["prob"] = np.asarray(arrays["prob"], np.float32)[order]
     if "class_id" in arrays:
@@ -203,6 +204,27 @@ def read_stardist(
             np.asarray(arrays["class_id"])[order], types, arrays.get("class_names"), where
         )
     return found
+
+
+def _fill_polygons(
+    coord: NDArray[Any], rows: NDArray[np.int64], label: NDArray[np.int64], frame: PixelFrame, where: str
+) -> Entities:
+    """Fill some of the polygons."""
+    rays = coord.shape[2] + 1
+    closed = np.concatenate([coord[rows], coord[rows][:, :, :1]], axis=2)
+    points = frame.to_um(closed.transpose(0, 2, 1).reshape(-1, 2)[:, ::-1] + 0.5) / frame.mean_mpp
+    each = np.arange(len(rows) + 1, dtype=np.int64)
+    try:
+        return entities_from_rings(
+            Rings(points, rays * each, each, each),
+            label,
+            frame.mean_mpp,
+            parameters={"finder": "stardist polygons"},
+        )
+    except IndexError as error:
+        raise ValueError(
+            f"{where}, polygon {rows[error.args[1]] + 1}: {error.args[0]}; check offset_px"
+        ) from None
 
 
 def _load(path: Path) -> tuple[dict[str, Any], str]:
@@ -229,9 +251,12 @@ def _names(numbers: NDArray[Any], types: Any, own: Any, where: str) -> NDArray[n
 
 @njit(cache=True, nogil=True)
 def _cast(bits, pointers, boxes, centre, sine, cosine):  # type: ignore[no-untyped-def]
-    """Follow rays from the centres to where they leave the masks: steps of a tenth of a pixel, then halves of one."""
+    """Follow rays from the centres to where they leave the masks: steps of a tenth of a pixel, then halves of one.
+
+    The centres are in pixels from the corner of the canvas, the corners of polygons in numbers of pixels.
+    """
     n, rays = len(boxes), len(sine)
-    coord = np.empty((n, 2, rays))
+    coord = np.empty((n, 2, rays), np.float32)
     centre = centre.copy()
     for i in range(n):
         height, width = boxes[i, 2] - boxes[i, 0], boxes[i, 3] - boxes[i, 1]
@@ -265,6 +290,6 @@ def _cast(bits, pointers, boxes, centre, sine, cosine):  # type: ignore[no-untyp
                     low = middle
                 else:
                     high = middle
-            coord[i, 0, k] = centre[i, 0] + high * sine[k]
-            coord[i, 1, k] = centre[i, 1] + high * cosine[k]
+            coord[i, 0, k] = centre[i, 0] + high * sine[k] - 0.5
+            coord[i, 1, k] = centre[i, 1] + high * cosine[k] - 0.5
     return centre, coord

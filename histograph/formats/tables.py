@@ -25,6 +25,7 @@ __all__ = ["read_table", "write_table"]
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 _BOX = ("x_min_um", "y_min_um", "x_max_um", "y_max_um")
+_BOX_PX = tuple(name.replace("_um", "_px") for name in _BOX)
 _ROWS = 100_000
 #: How units are spelt in the names of columns.
 _UNITS = {"µm": "um", "µm²": "um2", "µm⁻¹": "per_um", "1": "", "": "", "rad": "rad", "OD": "od"}
@@ -165,7 +166,8 @@ def read_table(
     r"""Read a table of centroids as entities without masks.
 
     The columns of the centroids say their unit: ``x_um`` and ``y_um``, or ``x_px`` and ``y_px`` together with `mpp`.
-    Without a bounding box in the table (``x_min_um``, …) an entity is a point: its bbox has no extent.
+    Without a bounding box in the table (``x_min_um``, … or ``x_min_px``, …) an entity is a point: its bbox has no
+    extent. A CSV's ids and types are words; other words that look like numbers are read as such.
 
     Parameters
     ----------
@@ -216,10 +218,14 @@ def read_table(
         * scale
     )
     label, order, columns = _identify(columns, len(pos), path)
+    if "type" in columns:
+        columns["type"] = _type_words(columns["type"])
     area = columns.pop("area_um2", None)
-    box = np.concatenate([pos, pos], axis=1)
-    if all(name in columns for name in _BOX):
-        box = np.stack([_real(columns.pop(name), name, path) for name in _BOX], axis=1)
+    box = np.tile(pos, 2)
+    corners = _box_columns(names, unit, path)
+    if corners:
+        box = np.stack([_real(columns.pop(name), name, path) for name in corners], axis=1)
+        box = box * (np.tile(np.broadcast_to(scale, 2), 2) if corners == _BOX_PX else 1.0)
     return Entities(
         kind,
         label[order],
@@ -282,6 +288,23 @@ def _position_unit(names: list[str], path: Path) -> str:
     return found[0]
 
 
+def _box_columns(names: list[str], unit: str, path: Path) -> tuple[str, ...]:
+    """Return the columns of the bounding box, none where there is none."""
+    found = [corners for corners in (_BOX, _BOX_PX) if any(name in names for name in corners)]
+    if not found:
+        return ()
+    if len(found) == 2 or (found[0] == _BOX_PX and unit == "um"):
+        raise ValueError(
+            f"{path}: the table counts in µm and in pixels (x_min_px beside x_{unit} or x_min_um); keep one unit"
+        )
+    missing = [name for name in found[0] if name not in names]
+    if missing:
+        raise ValueError(
+            f"{path}: the column {missing[0]} of the bounding box is missing; give all four or none"
+        )
+    return found[0]
+
+
 def _scale(unit: str, mpp: Any, path: Path) -> Any:
     from .pixels import pixel_frame
 
@@ -301,7 +324,9 @@ def _batches(path: Path, suffix: str) -> Generator[pa.RecordBatch, None, None]:
     try:
         if suffix == ".csv":
             # one thread, for only then the row of an error is known
-            with pa.csv.open_csv(path, read_options=pa.csv.ReadOptions(use_threads=False)) as reader:
+            options = pa.csv.ReadOptions(use_threads=False)
+            words = pa.csv.ConvertOptions(column_types={"id": pa.string(), "type": pa.string()})
+            with pa.csv.open_csv(path, read_options=options, convert_options=words) as reader:
                 rows = 0
                 for batch in reader:
                     rows += batch.num_rows
@@ -356,12 +381,44 @@ def _is_number(word: Any) -> bool:
     return True
 
 
+def whole_ids(ids: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return ids as labels where all are positive whole numbers, else None.
+
+    Parameters
+    ----------
+    ids : ndarray, (N,)
+        Numbers, or words; of words only those that a number is written as.
+
+    Returns
+    -------
+    ndarray, (N,) int64, or None
+
+    Examples
+    --------
+    >>> whole_ids(np.array(["7", "12"])), whole_ids(np.array(["7", "012"])), whole_ids(np.array([3.0, 5.0]))
+    (array([ 7, 12]), None, array([3, 5]))
+    """
+    if ids.dtype.kind == "U":
+        try:
+            whole = ids.astype(np.int64)
+        except (ValueError, OverflowError):
+            return None
+        return whole if (whole > 0).all() and (whole.astype(np.str_) == ids).all() else None
+    if ids.dtype.kind not in "iuf" or not (ids > 0).all() or not (ids < 2**63).all():
+        return None
+    whole = ids.astype(np.int64)
+    return whole if (whole == ids).all() else None
+
+
 def _identify(columns: dict[str, Any], count: int, path: Path) -> tuple[Any, Any, dict[str, Any]]:
     """Labels, the order of them, and the columns that stay."""
     order = np.arange(count)
     ids = columns.get("id")
     if ids is None or not count:
-        return order + 1, order, {k: v for k, v in columns.items() if k != "id" or v.dtype.kind == "U"}
+        return order + 1, order, {k: v for k, v in columns.items() if k != "id"}
+    missing = np.flatnonzero(ids == "" if ids.dtype.kind == "U" else ids != ids)
+    if len(missing):
+        raise ValueError(f"{path}, row {missing[0] + 1}: the id is missing; give each its own, or none an id")
     by_id = np.argsort(ids, kind="stable")
     twice = np.flatnonzero(ids[by_id][1:] == ids[by_id][:-1])
     if len(twice):
@@ -369,6 +426,15 @@ def _identify(columns: dict[str, Any], count: int, path: Path) -> tuple[Any, Any
         raise ValueError(
             f"{path}, row {second}: the id {ids[second - 1]} is that of row {first} too; give each its own"
         )
-    if ids.dtype.kind in "iu" and (ids > 0).all():
-        return ids.astype(np.int64), by_id, {k: v for k, v in columns.items() if k != "id"}
-    return order + 1, order, {**columns, "id": ids.astype(np.str_)}
+    label = whole_ids(ids) if ids.dtype.kind != "U" or path.suffix.lower() == ".csv" else None
+    if label is None:
+        return order + 1, order, {**columns, "id": ids.astype(np.str_)}
+    return label, np.argsort(label, kind="stable"), {k: v for k, v in columns.items() if k != "id"}
+
+
+def _type_words(column: NDArray[Any]) -> NDArray[np.str_]:
+    """Types as words, where another program has numbered them; "" where one is missing."""
+    if column.dtype.kind == "U":
+        return column
+    words = [str(int(v)) if math.isfinite(v) and v == int(v) else str(v) for v in column.tolist()]
+    return np.where(column == column, np.array(words, np.str_).reshape(-1), "")

@@ -13,7 +13,14 @@ import torch
 from torch_geometric.data import HeteroData
 
 from histograph.entities import Entities, from_instance_map
-from histograph.features import FeatureTable, PatchEncoder, embed_entities, entity_features
+from histograph.features import (
+    CellTokens,
+    FeatureTable,
+    PatchEncoder,
+    cell_tokens,
+    embed_entities,
+    entity_features,
+)
 from histograph.graphs.delaunay import delaunay_edges
 from histograph.graphs.grid import grid_edges
 from histograph.graphs.hierarchy import parent_of
@@ -59,7 +66,8 @@ def build_graph(
         leaves a relation out.
     features : mapping, optional
         From a node type to feature groups out of shape, color, stain, texture (default: all; without shape
-        for patches and regions), to ``{"groups": …, "mpp": …}``, to a `PatchEncoder`, or to values: a
+        for patches and regions), to ``{"groups": …, "mpp": …}``, to a `PatchEncoder` (crops around the
+        centroids), to `histograph.features.CellTokens` (tokens under the masks), or to values: a
         `FeatureTable` or a DataFrame whose index holds the entity labels (joined on them), or an (N, F)
         array, one row an entity in ascending order of label.
     mask : TissueMask, "auto" or None
@@ -154,7 +162,9 @@ def _build(
     finders = {name: items.parameters for name, items in found.items()}
     facts = {"tissue_area_um2": area, "seconds": clock.seconds, "entities": _plain(finders)}
     sources = {
-        name: how.encoder.source for name, how in plan.features.items() if isinstance(how, PatchVectors)
+        name: how.encoder.source
+        for name, how in plan.features.items()
+        if isinstance(how, (PatchVectors, CellTokens))
     }
     facts |= {"encoders": sources} if sources else {}
     graph.provenance = provenance(described, slide, facts)
@@ -210,6 +220,19 @@ def _measure(
             mixed_precision=how.mixed_precision,
             progress=progress,
             whole=True,
+        )
+    elif isinstance(how, CellTokens):
+        how = cell_tokens(
+            slide,
+            items,
+            how.encoder,
+            context=how.context,
+            margin=how.margin,
+            batch_size=how.batch_size,
+            device=how.device,
+            workers=workers,
+            mixed_precision=how.mixed_precision,
+            progress=progress,
         )
     elif isinstance(how, PatchEncoder):
         how = embed_entities(slide, items, how, workers=workers, progress=progress)

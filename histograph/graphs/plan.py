@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from histograph.entities import Entities, NucleusSettings, nuclei, patches, regions, superpixels
-from histograph.features import GROUPS, FeatureTable, PatchEncoder
+from histograph.features import GROUPS, CellTokens, FeatureTable, PatchEncoder
 from histograph.features.named import cached_encoder
 from histograph.graphs.points import ATTRIBUTES
 from histograph.graphs.schema import EdgeType
@@ -24,7 +24,7 @@ FINDERS: dict[str, Callable[..., Entities]] = {
 }
 
 # What else than the classical method finds nuclei.
-_SEGMENTS = ("stardist", "stardist-torch")
+_SEGMENTS = ("stardist", "stardist-torch", "stardist-openvino")
 
 # Dataclasses of the settings that a finder takes as further keywords.
 _SETTINGS: dict[str, Callable[[], Any]] = {"cell": NucleusSettings}
@@ -52,6 +52,9 @@ _SQUARE_MPP = {"patch": 1.0, "region": 4.0}
 
 # What the caller of build_graph gives for all finders at once.
 _SHARED = ("slide", "mask", "workers", "progress")
+
+# What a finder may be told that does not decide its result: left out of the provenance.
+UNRECORDED = ("resume",)
 
 
 # What goes to `load_encoder` and what to `embed_entities`, when the encoder of patches is given as a dict.
@@ -108,8 +111,8 @@ class Plan:
     edges : dict
         Edge type -> ``{"method": …, "attributes": …, further options}``.
     features : dict
-        Node type -> ``{"groups": …, "mpp": …}``, `PatchVectors`, `PatchEncoder`, `FeatureTable`, DataFrame or
-        (N, F) array.
+        Node type -> ``{"groups": …, "mpp": …}``, `PatchVectors`, `CellTokens`, `PatchEncoder`, `FeatureTable`,
+        DataFrame or (N, F) array.
 
     Examples
     --------
@@ -258,10 +261,11 @@ def finder_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     >>> finder_options("patch", {"size_um": 64.0})["overlap_um"]
     0.0
     """
+    accepted = inspect.signature(FINDERS[name]).parameters
     defaults = {
         key: parameter.default
-        for key, parameter in inspect.signature(FINDERS[name]).parameters.items()
-        if key not in _SHARED and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        for key, parameter in accepted.items()
+        if key not in (*_SHARED, *UNRECORDED) and parameter.kind is not inspect.Parameter.VAR_KEYWORD
     }
     if name == "cell" and given.get("segment", "classical") != "classical":
         _one_of(given["segment"], _SEGMENTS, "entities['cell'] segment")
@@ -270,12 +274,13 @@ def finder_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         defaults = {"segment": None} | {
             key: parameter.default
             for key, parameter in inspect.signature(stardist_nuclei).parameters.items()
-            if key not in (*_SHARED, "backend")
+            if key not in (*_SHARED, *UNRECORDED, "backend")
         }
     elif name in _SETTINGS:
         defaults |= asdict(_SETTINGS[name]())
+    valid = [key for key in (*defaults, *UNRECORDED) if key in defaults or key in accepted]
     for key in given:
-        _one_of(key, list(defaults), f"entities[{name!r}]")
+        _one_of(key, valid, f"entities[{name!r}]")
     return {**defaults, **given}
 
 
@@ -363,6 +368,9 @@ def _features(features: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
             value = _DEFAULT_GROUPS[name]
         if isinstance(value, (PatchEncoder, FeatureTable, pd.DataFrame, np.ndarray, torch.Tensor)):
             result[name] = value
+            continue
+        if isinstance(value, CellTokens):
+            result[name] = value.loaded()
             continue
         if isinstance(value, str):
             value = (value,)

@@ -14,8 +14,8 @@ import torch
 
 from histograph.entities import Entities
 from histograph.entities.stardist_files import StarDistModel
-from histograph.features import FeatureTable, PatchEncoder
-from histograph.graphs.plan import PatchVectors, Plan
+from histograph.features import CellTokens, FeatureTable, PatchEncoder
+from histograph.graphs.plan import UNRECORDED, PatchVectors, Plan
 from histograph.slides import TissueMask
 
 PACKAGES = ("histograph", "numpy", "scipy", "scikit-image", "torch", "torch-geometric")
@@ -84,6 +84,9 @@ def describe(value: Any) -> Any:
         return os.fspath(value)
     if isinstance(value, PatchVectors):  # batch size and device do not change what is meant
         return {"whole": describe(value.encoder), "mixed_precision": describe(value.mixed_precision)}
+    if isinstance(value, CellTokens):
+        facts = {key: describe(getattr(value, key)) for key in ("context", "margin", "mixed_precision")}
+        return {"under": describe(value.encoder), **facts}
     raise TypeError(f"cannot describe a {type(value).__name__} in the provenance of a graph: {value!r}")
 
 
@@ -110,8 +113,16 @@ def parameters(plan: Plan, mask: Any, mpp: Any) -> dict[str, Any]:
     >>> parameters(make_plan(("patch",), None, None), "auto", None)["entities"]["patch"]["size_um"]
     128.0
     """
-    names = ("entities", "edges", "features")
-    described = {name: describe(getattr(plan, name)) for name in names}
+    entities = {
+        name: {key: item for key, item in how.items() if key not in UNRECORDED}
+        if isinstance(how, Mapping)
+        else how
+        for name, how in plan.entities.items()
+    }
+    described = {
+        name: describe(value)
+        for name, value in (("entities", entities), ("edges", plan.edges), ("features", plan.features))
+    }
     return {**described, "mask": describe(mask), "mpp": describe(mpp)}
 
 

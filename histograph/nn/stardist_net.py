@@ -63,7 +63,10 @@ class ConvBlock(nn.Module):
         x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
-        x = ACTIVATIONS[self.activation](x)
+        if self.activation == "relu" and torch.is_inference_mode_enabled():
+            x = F.relu_(x)  # x is ours alone, and fresh memory for a second one takes time
+        else:
+            x = ACTIVATIONS[self.activation](x)
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
@@ -155,7 +158,7 @@ class StarDistNet(nn.Module):
         ValueError
             If the images have another number of channels or a size that does not fit.
         """
-        self._check(images)
+        self.check_images(images)
         x = images
         for level, step in zip(self.before, self.steps):
             x = F.max_pool2d(level(x), step)
@@ -165,9 +168,30 @@ class StarDistNet(nn.Module):
             skips.append(x)
             x = F.max_pool2d(x, self.config.pool)
         x = self.middle(x)
-        wider = tuple(float(p) for p in self.config.pool)
         for level in self.up:
-            x = level(torch.cat([F.interpolate(x, scale_factor=wider), skips.pop()], dim=1))
+            x = level(self.joined(x, skips.pop()))
+        return self.heads(x)
+
+    def joined(self, coarse: Tensor, skip: Tensor) -> Tensor:
+        """Return what a level up sees: the level below, made wider, and what the way down left there.
+
+        Parameters
+        ----------
+        coarse : Tensor
+            (B, C, H, W).
+        skip : Tensor
+            (B, D, H * pool, W * pool).
+
+        Returns
+        -------
+        Tensor
+            (B, C + D, H * pool, W * pool).
+        """
+        wider = tuple(float(p) for p in self.config.pool)
+        return torch.cat([F.interpolate(coarse, scale_factor=wider), skip], dim=1)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what `logits` does, from the output of the U-Net (B, C, H / grid, W / grid)."""
         seen = x if self.features is None else self.features(x)
         kinds = None
         if self.prob_class is not None:
@@ -176,7 +200,13 @@ class StarDistNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return probability, distances and, if there are kinds, the probability of each; shapes as of `logits`."""
-        prob, dist, kinds = self.logits(images)
+        return self.probabilities(*self.logits(images))
+
+    @staticmethod
+    def probabilities(prob: Tensor, dist: Tensor, kinds: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the outputs of the network from those of `logits`; of bfloat16 as float32, with its finer steps."""
+        if prob.dtype is torch.bfloat16:
+            prob, kinds = prob.float(), None if kinds is None else kinds.float()
         return (prob.sigmoid(), dist) if kinds is None else (prob.sigmoid(), dist, kinds.softmax(1))
 
     def keras_layers(self) -> Iterator[tuple[str | None, nn.Conv2d, nn.BatchNorm2d | None]]:
@@ -218,7 +248,8 @@ class StarDistNet(nn.Module):
             if output is not None:
                 yield title, output, None
 
-    def _check(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor) -> None:
+        """Raise a ValueError if images (B, C, H, W) have other channels or a size that does not fit."""
         config = self.config
         if images.ndim != 4 or images.shape[1] != config.n_channel_in:
             raise ValueError(

@@ -1,8 +1,9 @@
 """Work on tiles in threads, a few ahead of the caller, and hand the results over in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -10,8 +11,12 @@ Result = TypeVar("Result")
 
 
 def work_ahead(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
-) -> Iterator[Result]:
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    ahead: int,
+    stop: Event | None = None,
+) -> Generator[Result, None, None]:
     """Yield `work(item)` for every item, in order, with few results in memory at a time.
 
     When the caller stops early, or a call raises, what is queued is cancelled and what runs is waited for.
@@ -26,6 +31,8 @@ def work_ahead(
         Threads, at least 1.
     ahead : int
         At most this many results wait while the caller has one.
+    stop : threading.Event, optional
+        Set at the end, before what runs is waited for: work that takes long may look at it and give up.
 
     Yields
     ------
@@ -47,4 +54,6 @@ def work_ahead(
         while waiting:
             yield waiting.popleft().result()
     finally:
+        if stop is not None:
+            stop.set()
         pool.shutdown(wait=True, cancel_futures=True)

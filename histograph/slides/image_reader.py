@@ -41,14 +41,18 @@ def as_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ValueError(
-            f"{name} has shape {image.shape}; expected (height, width) grey, (height, width, 3) RGB or "
-            "(height, width, 4) RGBA. Move the channels to the last axis, or choose one plane."
-        )
+        raise ValueError(_shape_error(name, image.shape))
     image = to_uint8(image, name)
     if image.shape[2] == 1:
         return np.repeat(image, 3, axis=2)
     return composite(image) if image.shape[2] == 4 else image
+
+
+def _shape_error(name: str, shape: tuple[int, ...]) -> str:
+    return (
+        f"{name} has shape {shape}; expected (height, width) grey, (height, width, 3) RGB or "
+        "(height, width, 4) RGBA. Move the channels to the last axis, or choose one plane."
+    )
 
 
 class ArrayReader:
@@ -75,7 +79,9 @@ class ArrayReader:
     def __init__(self, array: np.ndarray, name: str = "the array") -> None:
         if array.ndim in (2, 3) and 0 in array.shape:
             raise ValueError(f"{name} has shape {array.shape}; expected at least one pixel")
-        as_rgb(array[:1, :1] if array.ndim > 1 else array, name)
+        if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+            raise ValueError(_shape_error(name, array.shape))
+        to_uint8(array[:1, :1], name)
         self._array = array
         self._name = name
         self.level_dimensions = [(array.shape[1], array.shape[0])]

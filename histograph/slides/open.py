@@ -25,6 +25,9 @@ SLIDE_SUFFIXES = frozenset(
     | {".svslide", ".tif", ".tiff", ".vms", ".vmu", ".webp"}
 )
 
+# Photometric interpretations of TIFF that are RGB, or become it in one way: black 0, RGB, palette, YCbCr.
+_PLAIN = (1, 2, 3, 6)
+
 
 def open_slide(
     path: str | os.PathLike[str] | np.ndarray,
@@ -41,7 +44,9 @@ def open_slide(
     Parameters
     ----------
     path : str, path or numpy.ndarray
-        The file (for MIRAX the .mrxs file), or pixels: (h, w), (h, w, 3) or (h, w, 4); uint8, uint16 or bool.
+        The file (for MIRAX the .mrxs file), or pixels: (h, w), (h, w, 3) or (h, w, 4); uint8, uint16 or bool. What
+        has a certain conversion becomes 8-bit RGB: grey is repeated, transparent pixels are laid on white, 16 bits
+        are divided by 257. Floats, CMYK and Lab of TIFF files, and other numbers of channels are refused.
     mpp : float or (float, float), optional
         Micrometres per level-0 pixel, or (x, y); overrides what the file says. Required where the file says
         nothing.
@@ -62,7 +67,8 @@ def open_slide(
     TypeError
         If `path` is neither a path nor an array.
     ValueError
-        If the file is empty, truncated, of an unknown format or without mpp, or `mpp` is not positive.
+        If the file is empty, truncated, of an unknown format or without mpp, its pixels have no certain conversion
+        to 8-bit RGB, or `mpp` is not positive.
 
     Examples
     --------
@@ -146,13 +152,17 @@ def _open_reader(path: Path) -> Reader:
 
 
 def _needs_tifffile(path: Path) -> bool:
-    """Return whether OpenSlide's generic TIFF reader would lose something: OME, SubIFDs, 16 bit, white 0."""
+    """Return whether OpenSlide's generic TIFF reader would lose or guess something.
+
+    OME, SubIFDs, 16 bit, white 0; and CMYK, Lab and other channels, of which it makes up a picture.
+    """
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             inverted = page.tags.valueof("PhotometricInterpretation") == 0
             bits = page.tags.valueof("BitsPerSample")
             eight = set(bits if isinstance(bits, tuple) else (bits,)) == {8}
-            return bool(file.is_ome or page.tags.get("SubIFDs") or not eight or inverted)
+            plain = page.samplesperpixel in (1, 3, 4) and page.photometric in _PLAIN
+            return bool(file.is_ome or page.tags.get("SubIFDs") or not eight or inverted or not plain)
     except (tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError):
         return False

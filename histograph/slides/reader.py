@@ -94,7 +94,8 @@ def to_uint8(image: np.ndarray, name: str) -> np.ndarray:
     if image.dtype == np.uint16:
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     raise ValueError(
-        f"{name} holds {image.dtype} pixels; expected uint8, uint16 or bool. Convert it to uint8 first."
+        f"{name} holds {image.dtype} pixels; expected uint8, uint16 or bool. Convert it to uint8 first, for example "
+        "(image * 255).round().astype('uint8') if its values run from 0 to 1."
     )
 
 

@@ -226,7 +226,8 @@ def _check_pixels(pages: list[tifffile.TiffPage], path: Path) -> None:
     ):
         raise ValueError(
             f"{path} holds {page.dtype} pixels of {page.bitspersample} bits; expected 1, 8 or 16 "
-            "unsigned bits. Convert it to uint8 first."
+            "unsigned bits. Convert it to uint8 first, for example (image * 255).round().astype('uint8') if its "
+            "values run from 0 to 1."
         )
     colours, compression = (
         tifffile.PHOTOMETRIC(page.photometric).name,
@@ -234,8 +235,11 @@ def _check_pixels(pages: list[tifffile.TiffPage], path: Path) -> None:
     )
     plain = colours in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
     if not plain and not (colours == "YCBCR" and "JPEG" in compression):
+        known = "CMYK (SEPARATED)" if colours == "SEPARATED" else colours
         raise ValueError(
-            f"{path} has {colours} colours with {compression} compression; convert the file to RGB"
+            f"{path} has {known} colours with {compression} compression, which become RGB in more than one way; "
+            "convert the file to RGB first, with the colour profile it was made with (for example ImageMagick or "
+            "Photoshop)"
         )
 
 

@@ -41,6 +41,7 @@ def test_labels_beyond_int32_are_kept():
 
 
 def test_a_million_labels():
+    # field bug E.6: elsewhere labels above 65,535 overflow
     instance_map = np.kron(
         np.random.default_rng(0).permutation(1000 * 1000).reshape(1000, 1000) + 1, np.ones((1, 2), np.int64)
     )
@@ -76,6 +77,7 @@ def test_window_is_a_crop_of_the_whole():
 
 
 def test_tiles_join_to_the_whole():
+    # field bug E.8: elsewhere nuclei that a tile border cuts are split
     instance_map = np.arange(1, 7).reshape(2, 3).repeat(4, 0).repeat(4, 1)
     tiles = [
         from_instance_map(instance_map[:, at : at + 4], 0.5, origin_um=(at * 0.5, 0.0)) for at in (8, 0, 4)

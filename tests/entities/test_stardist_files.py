@@ -1,3 +1,4 @@
+import http.client
 import json
 import shutil
 import urllib.error
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from histograph.entities import stardist_files
+from histograph.entities import nuclei, stardist_files
 from histograph.entities.stardist_files import StarDistModel, load_stardist, save_stardist
 from histograph.nn.stardist_config import StarDistConfig
 from histograph.nn.stardist_net import StarDistNet
+from histograph.slides import open_slide
 
 h5py = pytest.importorskip("h5py")
 DATA = Path(__file__).parent.parent / "data" / "stardist"
@@ -153,18 +155,30 @@ def test_own_file_keeps_everything(tmp_path):
         load_stardist(tmp_path / "cut.safetensors")
 
 
-def test_released_model_where_stardist_keeps_it(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "inside", ["2D_versatile_he.zip", "2D_versatile_he_extracted", "2D_versatile_he", ""]
+)
+def test_released_model_where_stardist_keeps_it(inside, tmp_path, monkeypatch):
+    """The zip, or what Keras 3, csbdeep's link to it, or Keras 2 made of it."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     home = tmp_path / "keras" / "models" / "StarDist2D" / "2D_versatile_he"
-    home.mkdir(parents=True)
-    with zipfile.ZipFile(home / "2D_versatile_he.zip", "w") as packed:
-        for item in folder.iterdir():
-            packed.write(item, item.name)
-    assert load_stardist("2D_versatile_he").name == "2D_versatile_he"
+    if inside.endswith(".zip"):
+        home.mkdir(parents=True)
+        with zipfile.ZipFile(home / inside, "w") as packed:
+            for item in (DATA / "plain").iterdir():
+                packed.write(item, item.name)
+    else:
+        shutil.copytree(DATA / "plain", home / inside)
+    for name in ("2D_versatile_he", "Versatile (H&E nuclei)"):
+        assert equal(load_stardist(name), load_stardist(DATA / "plain"))
 
 
-@pytest.mark.parametrize("answer", [urllib.error.URLError("no network"), b"a page of a proxy"])
-def test_what_cannot_be_downloaded_says_which_file_to_put_where(tmp_path, monkeypatch, answer):
+@pytest.mark.parametrize(
+    "answer",
+    [urllib.error.URLError("no network"), http.client.IncompleteRead(b"half"), b"a page of a proxy"],
+)
+@pytest.mark.parametrize("segment", ["stardist", "stardist-torch", "stardist-openvino"])
+def test_what_cannot_be_downloaded_says_which_file_to_put_where(tmp_path, monkeypatch, answer, segment):
     import io
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
@@ -179,7 +193,7 @@ def test_what_cannot_be_downloaded_says_which_file_to_put_where(tmp_path, monkey
     with pytest.raises(
         FileNotFoundError, match=r"python_2D_versatile_he.zip elsewhere and put it at"
     ) as caught:
-        load_stardist("2D_versatile_he")
+        nuclei(open_slide(np.zeros((8, 8, 3), np.uint8), mpp=0.5), segment=segment, model="2D_versatile_he")
     assert str(place) in str(caught.value) and not place.exists()
 
 

@@ -80,6 +80,7 @@ def test_no_tissue():
 
 
 def test_every_channel_counts():
+    # field bug E.5: elsewhere regions are merged by red alone
     colour = np.array([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 0.0, 9.0]])
     pairs = np.array([[0, 1], [0, 2], [0, 3]])
     assert merge_by_colour(pairs, colour, np.ones(4, np.int64), 8.9).tolist() == [0, 1, 2, 3]

@@ -64,6 +64,20 @@ def test_against_the_module_itself(scene):
     np.testing.assert_allclose(half.values, table.values, atol=0.1)
 
 
+def test_small_nuclei_have_vectors_of_their_own(scene):
+    # field bug E.4: elsewhere a nucleus that fills less than a quarter of its crop keeps what was in memory before
+    m = np.zeros((60, 60), int)
+    m[5, 5], m[20:22, 30:32], m[40:58, 40:58] = 1, 2, 3
+    cells = Entities.from_instance_map(m, mpp=0.5)
+    pool = encoder(torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
+    images = (crops(scene[0], cells.centroid, 4.0, 8) / 255 - (0.5, 0.4, 0.3)) / (0.2, 0.3, 0.4)
+    for _ in range(2):
+        full = torch.full((1000, 1000), float("nan"))
+        del full
+        table = embed_entities(scene[0], cells, pool, batch_size=2, progress=False)
+        np.testing.assert_allclose(table.values, images.mean(axis=(1, 2)), atol=1e-5)
+
+
 def test_no_entity_still_has_columns(scene):
     assert embed_entities(scene[0], Entities.empty(), encoder(Net()), progress=False).values.shape == (0, 5)
 

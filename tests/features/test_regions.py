@@ -7,6 +7,7 @@ from .scenes import blobs
 
 
 def test_columns_are_named_finite_and_grouped():
+    # field bug E.7: elsewhere columns that hardly vary on a slide are dropped, so that slides differ in width
     m, image = blobs()
     table = region_features(m, image)
     assert table.names == feature_names() and len(table.units) == len(table.names)
@@ -42,6 +43,7 @@ def test_moving_the_scene_changes_no_bit():
 
 
 def test_pixels_outside_an_entity_have_no_influence():
+    # field bug E.6: elsewhere values are scaled by the whole image, so that a nucleus depends on its neighbours
     m, image = blobs(seed=4)
     label = np.bincount(m[m > 0]).argmax()
     table = region_features(m, image)
@@ -58,6 +60,7 @@ def test_threads_change_no_bit():
 
 
 def test_one_pixel_entities_are_defined():
+    # field bug E.4: elsewhere small nuclei keep whatever was in memory
     image = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     table = region_features(np.arange(25).reshape(5, 5), image)
     assert np.isfinite(table.values).all()
@@ -65,6 +68,12 @@ def test_one_pixel_entities_are_defined():
         name for name in table.names if name.endswith(("_std", "_skewness")) or name.startswith("glcm")
     ]
     assert (table.select(spreads).values == 0).all()
+
+
+def test_flat_slides_have_all_columns():
+    # field bug E.7
+    m, image = blobs()
+    assert region_features(m, np.full_like(image, 128)).names == region_features(m, image).names
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (0, 5)])

@@ -49,6 +49,37 @@ def test_graph_round_trip(built, tmp_path):
     assert again.provenance == built.provenance
 
 
+def test_edges_of_length_zero_are_kept(tmp_path):
+    # field bug E.2: elsewhere a sparse matrix of lengths loses them
+    anndata = pytest.importorskip("anndata")
+    instance_map = np.zeros((20, 20), int)
+    instance_map[2:9, 2:9], instance_map[4:7, 4:7], instance_map[15, 15] = 4, 9, 2  # a ring around a square
+    slide = open_slide(np.full((20, 20, 3), 90, np.uint8), mpp=0.5, slide_id="s")
+    graph = build_graph(
+        slide, {"cell": instance_map}, {"cell": {"method": "knn", "k": 1}}, {"cell": ()}, None, progress=False
+    )
+    lengths = graph["cell", "near", "cell"].edge_attr[:, 0]
+    assert (lengths == 0).sum() == 2
+    to_anndata(graph).write_h5ad(tmp_path / "a.h5ad")
+    again = from_anndata(anndata.read_h5ad(tmp_path / "a.h5ad"))
+    assert torch.equal(again.edge_index, graph["cell", "near", "cell"].edge_index)
+    assert torch.equal(again.edge_attr[:, 0], lengths)
+
+
+def test_rows_in_another_order_keep_their_ids(built):
+    # field bug E.10: elsewhere nodes and features are matched by position
+    pytest.importorskip("anndata")
+    order = np.random.default_rng(0).permutation(len(built["cell"].id))
+    again = from_anndata(to_anndata(built)[order].copy())
+    assert again.id.tolist() == built["cell"].id[order].tolist()
+    assert torch.equal(again.x, built["cell"].x[order]) and torch.equal(
+        again.label, built["cell"].label[order]
+    )
+    mine = built["cell", "near", "cell"].edge_index
+    pairs = {frozenset(pair) for pair in built["cell"].id[mine].T.tolist()}
+    assert {frozenset(pair) for pair in again.id[again.edge_index].T.tolist()} == pairs
+
+
 def test_names_are_squidpys(built):
     pytest.importorskip("anndata")
     table = to_anndata(built, library_id="lib")

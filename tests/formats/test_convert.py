@@ -1,5 +1,6 @@
 """Any format to any other, in Python and in a shell."""
 
+import copy
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import histograph as hg
 from histograph.cli import main
+from histograph.entities import from_instance_map
 from histograph.formats import FORMATS, convert_file, read_entities, write_entities
 
 from .scenes import assert_same, cells
@@ -25,7 +27,9 @@ def solid():
     return hg.entities.from_instance_map(instance_map, found.mpp)
 
 
-@pytest.mark.parametrize("first", [name for name in FORMATS if name not in ("csv", "parquet", "h5ad")])
+@pytest.mark.parametrize(
+    "first", [name for name in FORMATS if name not in ("csv", "parquet", "h5ad", "spatialdata")]
+)
 @pytest.mark.parametrize("second", ["geojson", "tif", "cellvit", "csv"])
 def test_chains(tmp_path, first, second):
     source = solid()
@@ -36,6 +40,24 @@ def test_chains(tmp_path, first, second):
     np.testing.assert_array_equal(again.label, source.label)
     if first != "stardist" and second != "csv":
         assert_same(source, again, columns=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FORMATS)
+def test_writing_changes_nothing(tmp_path, name):
+    """Field bug E.11: elsewhere the contours of the caller are overwritten by writing them."""
+    for module in {"h5ad": ["anndata"], "spatialdata": ["anndata", "spatialdata"]}.get(name, []):
+        pytest.importorskip(module)
+    source = from_instance_map(cells(holes=False).instance_map() % 997, 0.25)
+    source.columns["type"] = np.array(["b", "a", ""] * len(source))[: len(source)]
+    source.columns["type_prob"] = np.linspace(0, 1, len(source))
+    kept = copy.deepcopy(source)
+    first = write_entities(source, tmp_path / f"a{FORMATS[name]}", name, mpp=0.25)
+    assert_same(kept, source)
+    assert source.parameters == kept.parameters and list(source.columns) == list(kept.columns)
+    if first.is_file() and name != "h5ad":  # which holds the time
+        again = write_entities(source, tmp_path / f"b{FORMATS[name]}", name, mpp=0.25)
+        assert first.read_bytes() == again.read_bytes()
 
 
 def test_points_stay_points(tmp_path):
@@ -84,12 +106,23 @@ def test_shell(tmp_path, capsys):
     assert_same(solid(), read_entities(tmp_path / "out" / "a.geojson.gz"))
 
 
+def test_crossing_rings_in_a_shell(tmp_path, capsys):
+    bow = {"type": "Polygon", "coordinates": [[[0, 0], [4, 4], [4, 0], [0, 4], [0, 0]]]}
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "Feature", "geometry": bow, "properties": {}}))
+    words = "convert", tmp_path / "a.geojson", "--to", "tif", "--out", tmp_path / "out", "--mpp", 0.5
+    assert run(*words) == 1 and "feature 1: a ring crosses itself" in capsys.readouterr().out
+    assert not list((tmp_path / "out").glob("*"))
+    assert run(*words, "--no-check-rings") == 0
+    assert len(read_entities(tmp_path / "out" / "a.tif")) == 1
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
         (("--to", "xlsx"), "must be one of geojson"),
         (("--to", "csv", "--patch-size-level0", 256), "is for patch features"),
         (("--node-type", "cell"), "is only for --to"),
+        (("--no-check-rings",), "is only for --to"),
     ],
 )
 def test_wrong_usage(tmp_path, capsys, words, message):

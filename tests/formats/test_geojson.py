@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from histograph.entities import Entities, from_instance_map, patches
-from histograph.formats import iter_geojson, read_geojson, to_geojson
+from histograph.formats import iter_geojson, read_entities, read_geojson, to_geojson
 from histograph.graphs import build_graph, example_graph, load, save
 from histograph.slides import open_slide
 
@@ -55,6 +55,7 @@ def test_round_trip_is_exact(tmp_path, name, mpp, offset):
 
 
 def test_what_is_written_is_what_qupath_reads(tmp_path):
+    """Field bug E.13: elsewhere the object type stands beside `properties`, and ids are no UUIDs."""
     source = cells()
     value = json.loads(to_geojson(source, tmp_path / "a.geojson", mpp=0.25).read_text())
     assert value["type"] == "FeatureCollection" and len(value["features"]) == len(source)
@@ -228,6 +229,12 @@ def test_same_bytes_each_time(tmp_path):
 OPEN = [[0, 0], [4, 0], [4, 4], [0, 4]]
 
 
+def with_hole(hole):
+    found = feature([*OPEN, OPEN[0]])
+    found["geometry"]["coordinates"].append(hole)
+    return found
+
+
 @pytest.mark.parametrize(
     "bad, message",
     [
@@ -249,7 +256,24 @@ OPEN = [[0, 0], [4, 0], [4, 4], [0, 4]]
             feature(measurements={"Area px^2": 1.0}),
             "'Area px.2' is in pixels but 'Area µm.2' is in micrometres",
         ),
+        (
+            feature(measurements={"Perimeter px": 1.0, "Perimeter µm": 2.0}),
+            "'Perimeter µm' is in micrometres but 'Perimeter px' is in pixels",
+        ),
         (feature(measurements={"odd": "many"}), "measurement 'odd' is 'many'"),
+        (feature([[0, 0], [4, 0], [float("nan"), 4], [0, 0]]), "two finite numbers"),
+        (feature([[0, 0], [4, 0], [float("inf"), 4], [0, 0]]), "two finite numbers"),
+        (feature([[0, 0], [4, 0, 1], [4, 4], [0, 0]]), "two finite numbers"),
+        (feature([[0, 0], [4, 0], [4, 0], [0, 0]]), "fewer than 3 different corners, near .0, 0."),
+        (
+            feature([[0, 0], [4, 4], [4, 0], [0, 4], [0, 0]]),
+            r"crosses itself near \[2, 2\]; .*check_rings=False",
+        ),
+        (with_hole([[8, 8], [9, 8], [9, 9], [8, 8]]), r"hole 1 lies outside its outer ring, at \[8, 8\]"),
+        (
+            with_hole([[1, 1], [9, 1], [9, 2], [1, 1]]),
+            r"hole 1 crosses another ring of its polygon near \[4, 1\]",
+        ),
         (feature(measurements={"id": 1}), "read without measurements"),
         (feature(measurements=3), "measurements: expected an object"),
         (feature(identity="first"), "its id first is that of feature 1 too"),
@@ -260,6 +284,55 @@ def test_broken_features_are_named(tmp_path, bad, message):
     path = written(tmp_path, [good, feature(identity="b"), bad, feature(identity="c")])
     with pytest.raises(ValueError, match=rf"cells\.geojson, feature 3.*{message}"):
         read_geojson(path, mpp=0.5)
+
+
+def test_broken_rings_are_filled_on_demand(tmp_path):
+    bow = feature([[0, 0], [4, 4], [4, 0], [0, 4], [0, 0]])
+    outside = with_hole([[8, 8], [10, 8], [10, 10], [8, 10], [8, 8]])
+    path = written(tmp_path, [bow, outside])
+    for read in (read_geojson, lambda *a, **k: next(iter_geojson(*a, **k))):
+        with pytest.raises(ValueError, match="feature 1: a ring crosses itself"):
+            read(path, mpp=1.0)
+        found = read(path, mpp=1.0, check_rings=False)
+        assert found.area.tolist() == [8, 20]
+    assert len(read_entities(path, 1.0, check_rings=False)) == 2
+    with pytest.raises(ValueError, match="crosses itself"):
+        read_entities(path, 1.0)
+
+
+def test_points_beside_outlines(tmp_path):
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [3.25, 7.5]}, "properties": {}}
+    items = [point, with_hole([[1, 1], [2, 1], [2, 2], [1, 1]]), point, feature(), point]
+    read = read_geojson(written(tmp_path, items), mpp=0.5)
+    assert read.centroid[[0, 2, 4]].tolist() == [[1.625, 3.75]] * 3 and read.area[3] == 4
+    items[3] = feature([[0, 0], [4, 4], [4, 0], [0, 4], [0, 0]])
+    with pytest.raises(ValueError, match="feature 4: a ring crosses itself"):
+        read_geojson(written(tmp_path, items), mpp=0.5)
+
+
+def test_a_broken_child_is_named_with_its_parent(tmp_path):
+    nested = feature(objectType="detection", childObjects=[feature(OPEN)])
+    with pytest.raises(
+        ValueError, match=r"cells\.geojson, feature 2 \(line 1, character \d+\): .*ring is open"
+    ):
+        read_geojson(written(tmp_path, [feature(), nested]), mpp=1.0)
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "7", '"features"', "true", "[null]", '{"features": 3}', '{"features": null}']
+)
+def test_wrong_roots(tmp_path, text):
+    with pytest.raises(ValueError, match=r"root\.geojson, .*(line 1|feature 1).*expected"):
+        read_geojson(written(tmp_path, text, "root.geojson"), mpp=1.0)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.8, 0.99])
+def test_compressed_files_cut_anywhere(tmp_path, share):
+    packed = to_geojson(cells(40), tmp_path / "whole.geojson.gz", mpp=0.25).read_bytes()
+    (tmp_path / "cut.geojson.gz").write_bytes(packed[: int(share * len(packed))])
+    for read in (read_geojson, read_entities, lambda path: list(iter_geojson(path))):
+        with pytest.raises(ValueError, match=r"cut\.geojson\.gz, .*line \d+, character \d+.*cut off"):
+            read(tmp_path / "cut.geojson.gz")
 
 
 def test_cut_and_foreign_files(tmp_path):

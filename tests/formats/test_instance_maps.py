@@ -49,6 +49,30 @@ def test_maps_of_others(tmp_path, dtype, options):
     assert_same(from_instance_map(instance_map, 0.5, "tissue", (2.0, 1.0)), read)
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".npy"])
+def test_more_nuclei_than_sixteen_bits_count(tmp_path, monkeypatch, suffix):
+    """Field bug E.6: elsewhere the number of nuclei overflows at 65,535, and ids come twice."""
+    monkeypatch.setattr(instance_maps, "_TILE", 256)
+    instance_map = np.zeros((532, 532), np.int64)
+    instance_map[::2, ::2] = np.random.default_rng(0).permutation(266 * 266).reshape(266, 266) + 1
+    source = from_instance_map(instance_map, 0.5)
+    assert len(source) == 70_756
+    again = read_instance_map(write_instance_map(source, tmp_path / f"m{suffix}"), 0.5)
+    assert_same(source, again)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".npy"])
+def test_pieces_are_told_by_their_values(tmp_path, suffix):
+    """Field bug E.8: elsewhere connectivity decides, so that touching nuclei merge and those cut by a tile split."""
+    instance_map = np.zeros((90, 90), np.int64)
+    instance_map[10:20, 60:70], instance_map[10:20, 70:80] = 7, 3  # touch; a tile ends at 64
+    instance_map[30:34, 10:14], instance_map[30:34, 80:84] = 5, 5  # one in two parts
+    source = from_instance_map(instance_map, 0.5)
+    again = read_instance_map(write_instance_map(source, tmp_path / f"m{suffix}"), 0.5)
+    assert again.label.tolist() == [3, 5, 7] and again.area.tolist() == [25, 8, 25]
+    assert_same(source, again)
+
+
 def test_window_and_large_labels(tmp_path):
     source = from_instance_map([[1, 1, 2], [0, 2, 2**40]], 0.5)
     path = write_instance_map(source, tmp_path / "m.npy", (0.5, 0.0, 1.0, 1.0))

@@ -1,5 +1,7 @@
 """SpatialData: outlines, labels and the table come back; what is not known is asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,28 @@ def test_round_trip(tmp_path):
     stored = from_spatialdata(spatialdata.read_zarr(tmp_path / "a.zarr"))
     assert_same(source, stored, columns=False)
     np.testing.assert_array_equal(stored.columns["type"], source.columns["type"])
+
+
+def test_the_table_is_joined_on_ids():
+    # field bug E.10: elsewhere nodes and features are matched by position
+    source = cells()
+    data = to_spatialdata(source)
+    order = np.random.default_rng(0).permutation(len(source))
+    table, frame = data.tables["table"], data.shapes["cells"]
+    del data.tables["table"]
+    data.tables["table"] = table[order].copy()
+    data.shapes["cells"] = frame.iloc[order[::-1]]
+    assert_same(source, from_spatialdata(data))
+    del data.tables["table"]
+    data.tables["table"] = table[order[1:]].copy()
+    with pytest.raises(ValueError, match="no row for 1 of"):
+        from_spatialdata(data)
+
+
+def test_points_have_no_shapes(tmp_path):
+    points = replace(cells(5), masks=None, bbox=np.tile(cells(5).centroid, 2))
+    with pytest.raises(ValueError, match="5 of 5 have no extent, first label"):
+        to_spatialdata(points)
 
 
 def test_graph_and_patches():

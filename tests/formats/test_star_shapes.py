@@ -5,10 +5,10 @@ import pytest
 from skimage.draw import polygon
 
 from histograph.entities import from_instance_map, patches
-from histograph.formats import read_stardist, star_polygons, write_stardist
+from histograph.formats import read_stardist, star_polygons, star_shapes, write_stardist
 from histograph.slides import open_slide
 
-from .scenes import cells
+from .scenes import assert_same, cells
 
 
 def discs():
@@ -63,6 +63,17 @@ def test_coordinates_are_stardists(tmp_path):
     ]
 
 
+def test_pieces_are_the_whole(monkeypatch):
+    star = star_polygons(discs())
+    star["label"] = star["label"][::-1].copy()
+    whole = read_stardist(star)
+    monkeypatch.setattr(star_shapes, "_ROWS", 5)
+    assert_same(whole, read_stardist(star))
+    with pytest.raises(ValueError, match="polygon 2: lies off the canvas"):
+        read_stardist({"coord": np.where(np.arange(12)[:, None, None] == 1, -9.0, star["coord"])}, mpp=0.5)
+    assert len(read_stardist({"coord": np.zeros((0, 2, 8))}, mpp=0.5)) == 0
+
+
 def test_strange_shapes_have_polygons():
     instance_map = np.zeros((20, 20), int)
     instance_map[2:18, 2:4] = instance_map[2:4, 2:18] = instance_map[16:18, 2:18] = (
@@ -99,7 +110,8 @@ def test_bad_input(tmp_path):
         ({"coord": broken}, {}, "polygon 2: coord is not finite"),
         ({"coord": off}, {}, "polygon 1: lies off the canvas"),
         ({"coord": square, "prob": [1]}, {}, "prob: expected 2 values"),
-        ({"coord": square, "label": [4, 4]}, {}, "label"),
+        ({"coord": square, "label": [4, 4]}, {}, "polygon 2: its label 4 is that of polygon 1 too"),
+        ({"coord": square, "label": [4, 0]}, {}, "label"),
         ({"coord": square, "class_id": [1, 2]}, {"types": {1: "a"}}, "class_id 2 has no name"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """Tables of centroids: every number, word and id comes back, and units are never guessed."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from histograph.features import FeatureTable, region_features
@@ -73,12 +74,35 @@ def test_pixels_and_words_as_ids(tmp_path):
         ("x_um,y_um,id\n1,2,5\n3,4,6\n3,4,5\n", "row 3: the id 5 is that of row 1 too"),
         ("x_um,y_um,a,a\n1,2,5,6\n", "'a' comes twice"),
         ("x_px,y_px\n1,2\n", "mpp"),
+        ("x_um,y_um,id\n1,2,5\n3,4,\n", "row 2: the id is missing"),
+        ("x_um,y_um,id\n1,2,a\n3,4,\n", "row 2: the id is missing"),
+        ("x_um,y_um,area_um2\n1,2,5\n3,4,\n", "row 2: area_um2 is missing"),
+        ("x_um,y_um,x_min_px,y_min_px,x_max_px,y_max_px\n1,2,0,0,3,4\n", "in µm and in pixels"),
+        ("x_um,y_um,x_min_um,y_min_um,x_max_um\n1,2,0,0,3\n", "y_max_um of the bounding box is missing"),
     ],
 )
 def test_bad_tables(tmp_path, text, message):
     (tmp_path / "bad.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"bad\.csv.*{message}"):
         read_table(tmp_path / "bad.csv")
+
+
+def test_ids_and_types_are_what_was_written(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x_um,y_um,id,type\n1,1,007,1\n2,2,12,\n")
+    read = read_table(path)
+    assert read.columns["id"].tolist() == ["007", "12"] and read.columns["type"].tolist() == ["1", ""]
+    path.write_text("x_um,y_um,id,type\n1,1,70,1\n2,2,12,2\n")
+    assert read_table(path).label.tolist() == [12, 70] and "id" not in read_table(path).columns
+    assert read_table(path).columns["type"].tolist() == ["2", "1"]
+    frame = pd.DataFrame({"x_um": [1.0, 2], "y_um": [1.0, 2], "id": [70.0, 12.0], "type": [1.0, np.nan]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    read = read_table(tmp_path / "t.parquet")
+    assert read.label.tolist() == [12, 70] and read.columns["type"].tolist() == ["", "1"]
+    frame.assign(id=[-1, 0.5]).to_parquet(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").columns["id"].tolist() == ["-1.0", "0.5"]
+    path.write_text("x_px,y_px,x_min_px,y_min_px,x_max_px,y_max_px\n4,8,2,4,6,12\n")
+    assert read_table(path, mpp=(0.5, 0.25)).bbox.tolist() == [[1, 1, 3, 3]]
 
 
 def test_wrong_arguments(tmp_path):

@@ -165,6 +165,7 @@ def test_contact_lengths_belong_to_their_edges():
 
 
 def test_cells_off_tissue_and_off_patches_have_no_parent():
+    # field bug E.8
     labels = np.zeros((64, 64), int)
     labels[2:5, 2:5], labels[50:54, 50:54] = 1, 2
     tissue = np.zeros((64, 64), int)
@@ -176,6 +177,7 @@ def test_cells_off_tissue_and_off_patches_have_no_parent():
 
 
 def test_ready_features_are_joined_on_labels(made):
+    # field bug E.10: elsewhere features are matched with nodes by position
     slide, labels = made
     cells = Entities.from_instance_map(labels, mpp=0.5)
     value = cells.label.astype(float) * 10
@@ -223,6 +225,8 @@ def test_patch_encoder(made):
             ValueError,
             "unknown 'radius'; valid are method, k",
         ),
+        # field bug E.3: elsewhere hops is accepted, and does nothing
+        ({"edges": {TOUCHES: {"method": "contact", "hops": 2}}}, ValueError, "unknown 'hops'; valid are"),
         ({"edges": {"cell": {"attributes": ("weight",)}}}, ValueError, "unknown 'weight'; valid are length"),
         ({"edges": {"far": "knn"}}, ValueError, "unknown 'far'"),
         ({"edges": {"touches": {}}}, ValueError, "name the relation in full"),
@@ -237,6 +241,38 @@ def test_patch_encoder(made):
 def test_unknown_options_are_named(made, arguments, error, message):
     with pytest.raises(error, match=message):
         build_graph(made[0], progress=False, **arguments)
+
+
+def test_edges_between_places_do_not_depend_on_features(made):
+    # field bug E.9: elsewhere neighbours in space are looked for among the features, and those of features among places
+    slide, labels = made
+    cells = Entities.from_instance_map(labels, mpp=0.5)
+    random = np.random.default_rng(0)
+    for method in ({"method": "knn", "k": 3}, {"method": "delaunay"}, {"method": "radius", "radius_um": 20}):
+        graphs = [
+            build_graph(
+                slide, {"cell": cells}, {"cell": method}, {"cell": features}, mask=None, progress=False
+            )
+            for features in (random.normal(size=(len(cells), 2)), 1e4 * random.normal(size=(len(cells), 2)))
+        ]
+        one, two = (graph[NEAR] for graph in graphs)
+        assert torch.equal(one.edge_index, two.edge_index) and torch.equal(one.edge_attr, two.edge_attr)
+    place = cells.centroid[np.searchsorted(cells.label, graphs[0]["cell"].id.numpy())]
+    source, target = one.edge_index.numpy()
+    near = np.hypot(*(place[source] - place[target]).T)
+    np.testing.assert_allclose(one.edge_attr[:, 0], near, atol=1e-3)
+
+
+def test_image_and_threads_are_left_alone():
+    # field bug E.6: elsewhere the image of the caller is overwritten where a mask is given, and threads are set
+    image, labels = picture(128)
+    before, threads = image.copy(), torch.get_num_threads()
+    slide = open_slide(image, mpp=0.5)
+    pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    encoder = PatchEncoder(pool, mean=(0, 0, 0), std=(1, 1, 1), size_px=8, mpp=0.5, name="mean")
+    build_graph(slide, {"cell": None, "patch": {"size_um": 16.0}}, mask=slide.tissue_mask(), progress=False)
+    build_graph(slide, {"cell": labels}, features={"cell": encoder}, mask=slide.tissue_mask(), progress=False)
+    assert np.array_equal(image, before) and torch.get_num_threads() == threads
 
 
 def test_an_instance_map_needs_a_scale(made):

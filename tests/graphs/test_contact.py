@@ -80,7 +80,7 @@ def test_sides_are_counted_one_by_one(seed):
 
 
 def test_background_is_not_a_node():
-    # histocartography and PathML give edges (0,2), (1,2), (2,2) here
+    # field bug E.1: elsewhere the background becomes the last node, with edges (0,2), (1,2), (2,2) here
     instance_map = np.zeros((9, 9), int)
     instance_map[1, 1], instance_map[4, 4], instance_map[7, 7] = 1, 2, 3
     edge_index, edge_attr = contact_edges(instance_map, mpp=0.5)
@@ -88,6 +88,7 @@ def test_background_is_not_a_node():
 
 
 def test_labels_need_not_be_contiguous():
+    # field bug E.2: elsewhere regions are counted 1, 2, …, so that labels with gaps are silently wrong
     dense = disks(80)
     sparse = np.where(dense > 0, dense * 1_000_003 + 2**33, 0)
     for mine, same in zip(contact_edges(dense, 0.5, 2.0), contact_edges(sparse, 0.5, 2.0)):
@@ -120,11 +121,13 @@ def test_a_gap_or_a_corner_shares_no_border():
 
 @pytest.mark.parametrize(("gap_um", "joined"), [(0.59, False), (0.6, True)])
 def test_the_gap_is_in_micrometres_and_includes_its_bound(gap_um, joined):
+    # field bug E.3: elsewhere the option that joins farther neighbours changes nothing
     instance_map = np.array([[1, 0, 0, 0, 2]])  # three pixels of 0.2 between; 0.6 / 0.2 rounds below 3
     assert (contact_edges(instance_map, mpp=0.2, gap_um=gap_um)[0].shape[1] > 0) == joined
 
 
 def test_finer_pixels_give_the_same_graph():
+    # field bug E.7: elsewhere distances are in whatever pixels the points were
     coarse = disks(120)
     fine = coarse.repeat(2, 0).repeat(2, 1)
     names = ("dx", "dy", "contact_um")

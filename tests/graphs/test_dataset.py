@@ -87,6 +87,7 @@ def test_slices_masks_and_rows(folder):
     ],
 )
 def test_labels_join_on_ids(folder, values, y, classes):
+    # field bug E.10: elsewhere labels are read by the row of the table
     table = pd.DataFrame({"label": list(values.values()), "slide_id": list(values)}).iloc[::-1]
     table.to_csv(folder / "labels.csv", index=False)
     for labels in (values, table, folder / "labels.csv", str(folder / "labels.csv")):

@@ -30,6 +30,7 @@ def test_points_on_a_raster(labels, monkeypatch):
 
 
 def test_a_point_on_background_has_no_parent_not_the_last():
+    # field bug E.8: elsewhere a cell on background is assigned to the last tissue
     parents = Entities.from_instance_map(np.array([[3, 0], [0, 8]]), mpp=1.0, kind="tissue")
     assert parent_of(np.array([[1.5, 0.5], [0.5, 0.5], [1.5, 1.5]]), parents).tolist() == [-1, 0, 1]
 

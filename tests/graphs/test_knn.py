@@ -87,7 +87,7 @@ def test_many_coincident_points_do_not_go_quadratic():
 
 
 def test_coincident_cells_keep_their_edge():
-    # histocartography and PathML lose zero-length edges, with k=1 both cells become isolated
+    # field bug E.2: elsewhere edges of length zero vanish; with k=1 both cells become isolated
     edge_index, edge_attr = knn_edges([[5, 5], [5, 5], [9, 9]], k=1, attributes=("angle", "sin", "cos"))
     assert edge_index.tolist() == [[0, 0, 1, 2], [1, 2, 0, 0]]
     assert edge_attr[0].tolist() == [0, 0, 0, 1]

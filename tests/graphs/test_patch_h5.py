@@ -213,6 +213,7 @@ def test_unequal_pixels(tmp_path):
 
 
 def test_mpp_is_never_guessed(tmp_path):
+    # field bug E.12
     path = write(tmp_path / "slide.h5", attributes={**TRIDENT, "mpp": 0.5})
     with pytest.raises(ValueError, match=r"µm a level-0 pixel.*mpp=0\.5.*not guessed.*mpp="):
         hg.read_trident(path)

@@ -143,6 +143,7 @@ def test_bundles_hold_every_segment() -> None:
 
 
 def test_only_the_given_axes_are_drawn_on() -> None:
+    # field bug E.7: elsewhere nodes are drawn on the current axes, not on those given
     before = plt.get_fignums()
     figure = Figure()
     left, right = figure.subplots(1, 2)

@@ -50,3 +50,18 @@ def test_an_error_reaches_the_caller():
 
     with pytest.raises(OSError, match="no pixels"):
         list(work_ahead(work, range(9), workers=2, ahead=2))
+
+
+def test_work_is_told_when_the_caller_stops():
+    stop = threading.Event()
+
+    def work(i):
+        return stop.wait(5) if i else False
+
+    results = work_ahead(work, range(9), workers=2, ahead=2, stop=stop)
+    next(results)
+    start = time.monotonic()
+    results.close()
+    assert stop.is_set() and time.monotonic() - start < 4
+    whole = threading.Event()
+    assert list(work_ahead(abs, [1, -2], workers=1, ahead=1, stop=whole)) == [1, 2] and whole.is_set()

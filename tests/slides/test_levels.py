@@ -14,4 +14,5 @@ from histograph.slides.levels import level_scale
     ],
 )
 def test_scale(full, level, scale):
+    # field bug E.12: elsewhere a downsample of 3.99 becomes 3
     assert level_scale(full, level) == pytest.approx(scale)

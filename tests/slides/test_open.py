@@ -19,6 +19,7 @@ def test_mpp_is_the_files_or_the_callers(bundled_svs):
 
 
 def test_missing_mpp_says_how_to_give_it(tmp_path, pyramid, noise):
+    # field bug E.12: elsewhere the pixel size is guessed from classes of magnification
     path = pyramid(tmp_path / "a.tif", [noise(64, 64, 3)], mpp=None)
     for source in (path, noise(4, 4, 3)):
         with pytest.raises(ValueError, match=r"open_slide\(.*mpp=0.25\)"):

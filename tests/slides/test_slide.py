@@ -28,6 +28,7 @@ def stitched(slide, x, y, columns, rows, mpp, tile):
 
 @pytest.mark.parametrize("factor", [4.0, 3.99, 3.57])
 def test_levels_agree_on_where_things_are(tmp_path, pyramid, factor):
+    # field bug E.12
     w1, h1 = 800, 600
     w0, h0 = round(w1 * factor), round(h1 * factor)
     slide = open_slide(pyramid(tmp_path / "a.tif", [ramp(w0, h0, 1.0), ramp(w1, h1, factor)], mpp=0.5))

@@ -130,13 +130,32 @@ def test_resolution_tags_in_a_unit_of_length(tmp_path, noise):
         ((20, 20), np.int16, {"photometric": "minisblack"}, "int16"),
         ((20, 20, 5), np.uint8, {"photometric": "minisblack", "planarconfig": "contig"}, "5 channels"),
         ((6, 20, 20), np.uint8, {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}, "stack"),
-        ((20, 20, 4), np.uint8, {"photometric": "separated"}, "SEPARATED"),
+        ((20, 20, 4), np.uint8, {"photometric": "separated"}, "CMYK"),
+        ((20, 20, 3), np.float32, {"photometric": "rgb"}, r"float32 .*255\).round\(\)"),
+        ((20, 20, 3), np.uint8, {"photometric": "cielab"}, "CIELAB .*convert the file to RGB"),
+        ((20, 20, 2), np.uint8, {"photometric": "minisblack", "planarconfig": "contig"}, "2 channels"),
     ],
 )
-def test_pixels_without_a_defined_colour(tmp_path, shape, dtype, options, word):
+@pytest.mark.parametrize("tiled", [False, True])
+def test_pixels_without_a_defined_colour(tmp_path, shape, dtype, options, word, tiled):
+    # tiled, OpenSlide would take some of them and make up a picture
+    options = options | ({"tile": (16, 16)} if tiled and word != "stack" else {})
     tifffile.imwrite(tmp_path / "a.tif", np.ones(shape, dtype), **options)
-    with pytest.raises(ValueError, match=word):
+    with pytest.raises(ValueError, match=f"a.tif .*{word}"):
         open_slide(tmp_path / "a.tif", mpp=0.5)
+
+
+def test_tiled_grey_and_transparent_become_rgb(tmp_path, noise):
+    grey, clear = noise(40, 50), noise(40, 50, 4)
+    clear[..., 3] = 255
+    clear[:9, :, 3] = 0
+    tifffile.imwrite(tmp_path / "a.tif", grey, photometric="minisblack", tile=(32, 32))
+    tifffile.imwrite(tmp_path / "b.tif", clear, photometric="rgb", extrasamples=["unassalpha"], tile=(16, 16))
+    with open_slide(tmp_path / "a.tif", mpp=1.0) as slide:
+        np.testing.assert_array_equal(slide.read_region(0, 0, 50, 40), grey[..., None].repeat(3, 2))
+    with open_slide(tmp_path / "b.tif", mpp=1.0) as slide:
+        found = slide.read_region(0, 0, 50, 40)
+    assert (found[:9] == 255).all() and np.array_equal(found[9:], clear[9:, :, :3])
 
 
 def test_only_the_needed_tiles_are_decoded(tmp_path, noise):

@@ -75,7 +75,10 @@ def test_training_goes_on_from_a_model() -> None:
     ("network", "words"),
     [
         (StarDistConfig(n_channel_in=1, n_rays=8, grid=(2, 2)), "expected one for 3 channels"),
-        (StarDistConfig(n_channel_in=3, n_rays=16, grid=(2, 2)), "n_rays 16 differs from that of the crops, 8"),
+        (
+            StarDistConfig(n_channel_in=3, n_rays=16, grid=(2, 2)),
+            "n_rays 16 differs from that of the crops, 8",
+        ),
         (StarDistConfig(n_channel_in=3, n_rays=8, grid=(1, 1)), "grid"),
         (StarDistConfig(n_channel_in=3, n_rays=8, grid=(2, 2), n_depth=5), "crop_px: expected a multiple"),
     ],

@@ -35,7 +35,7 @@ def test_a_crop_has_the_size_that_the_scale_says() -> None:
     for scale in (0.4, 1.0, 2.0):
         areas = []
         for seed in range(12):
-            crop, nuclei, present = random_crop(image, label, 48, scale, np.random.default_rng(seed))
+            _, nuclei, present = random_crop(image, label, 48, scale, np.random.default_rng(seed))
             whole = present.all() and len(np.unique(nuclei)) == 5
             areas += [np.count_nonzero(nuclei == n) for n in range(3, 7)] if whole else []
         if areas:

@@ -1,0 +1,71 @@
+"""What `histograph nuclei` does: slides in, one file of nuclei each out."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def write_nuclei(
+    slides: list[Path], out: Path, to: str, mpp: float | None, overwrite: bool, arguments: dict[str, Any]
+) -> bool:
+    """Find the nuclei of each slide and write them; say what became of it.
+
+    Parameters
+    ----------
+    slides
+        Files.
+    out
+        Folder of the results, and of unfinished tiles.
+    to
+        A key of `histograph.formats.FORMATS`.
+    mpp
+        As of `open_slide`.
+    overwrite
+        Search again where the file is there.
+    arguments
+        Of `histograph.entities.nuclei`.
+
+    Returns
+    -------
+    bool
+        Whether none has failed.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the format is unknown.
+
+    Examples
+    --------
+    >>> write_nuclei([], Path("nowhere"), "csv", None, False, {})
+    True
+    """
+    from histograph.entities import nuclei
+    from histograph.formats import FORMATS, to_geojson, write_entities
+    from histograph.slides import open_slide
+
+    if to not in FORMATS:
+        raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}; found {to}", param_hint="--to")
+    fine = True
+    unfinished = out / "unfinished"
+    for path in slides:
+        target = out / f"{path.stem}{FORMATS[to]}"
+        if target.exists() and not overwrite:
+            print(f"{'skipped':8s} {path.name}: {target} is there")
+            continue
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with open_slide(path, mpp=mpp) as slide:
+                cells = nuclei(slide, resume=unfinished, progress=True, **arguments)
+                if to.startswith("geojson"):
+                    to_geojson(cells, target, slide=slide)
+                else:
+                    write_entities(cells, target, to)
+            print(f"{'done':8s} {path.name}: {len(cells)} nuclei in {target}")
+        except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
+            fine = False
+            print(f"{'failed':8s} {path.name}: {error}")
+    if unfinished.is_dir() and not any(unfinished.iterdir()):
+        unfinished.rmdir()
+    return fine
