@@ -43,14 +43,21 @@ PARTS = (
     Part("plotting", "figures", ("matplotlib",)),
     Part(
         "stardist",
-        "StarDist instance maps, to be passed to entities.from_instance_map",
+        "nuclei by the stardist package itself, segment='stardist'",
         ("stardist", "tensorflow"),
         "stardist",
     ),
-    Part("notebook", "the notebooks", ("ipykernel", "jupyterlab"), "notebook"),
     Part(
-        "interop", "AnnData and SpatialData, to be filled from a graph", ("anndata", "spatialdata"), "interop"
+        "nuclei",
+        "files of StarDist models, and train_nuclei; without TensorFlow",
+        ("h5py", "stardist"),
+        "nuclei",
     ),
+    Part(
+        "openvino", "nuclei by StarDist in OpenVINO, segment='stardist-openvino'", ("openvino",), "openvino"
+    ),
+    Part("notebook", "the notebooks", ("ipykernel", "jupyterlab"), "notebook"),
+    Part("interop", "AnnData and SpatialData, in and out", ("anndata", "spatialdata"), "interop"),
     Part("patch features", "HDF5 files of CLAM, TRIDENT and STAMP", ("h5py",), "interop"),
     Part("cluster", "build_many on a Dask cluster", ("distributed",), "cluster"),
     Part(

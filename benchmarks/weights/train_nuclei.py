@@ -6,7 +6,8 @@
 `--data` is a folder with `images/` and, of the same names, `labels/` (16-bit PNG, 0 for background), of stained tissue
 at any magnification: the 81 images of the Data Science Bowl 2018 (CC0) were taken. They are hardly H&E: most are
 purple on purple. So most crops are painted in random stains with the texture of real eosin over them, and a share of
-the crops is of real H&E, the slide that comes with the package (CC0), with what the classical method finds there.
+the crops is of real H&E, the slide that comes with the package (CC0), with what the classical method finds there or,
+with `--start` and `--relabel`, what the model before this one finds.
 
 `--more` adds a folder of the same form with images at 40x (0.25 µm a pixel), such as the training part of MoNuSeg (CC
 BY-NC-SA: weights that saw it may not ship with the package); images whose names hold one of `--held-out` are left out.
@@ -42,7 +43,7 @@ SLIDE_SHARE, MORE_SHARE = 0.3, 0.5
 CARD = {
     "what": "StarDist network for nuclei in H&E at 0.25 um a pixel (40x), trained by histograph",
     "data": "81 images of stained tissue of the Data Science Bowl 2018 (CC0), restained; the slide CMU-1-Small-Region "
-    "(CC0) with nuclei found by histograph's classical method",
+    "(CC0) with nuclei found by histograph itself",
     "licence": "CC0-1.0",
     "use": "research, not diagnosis; outlines of overlapping, very pale or blurred nuclei are not to be trusted",
 }
@@ -64,12 +65,13 @@ def read_folder(folder: Path, but: Sequence[str] = ()) -> Labelled:
     ]
 
 
-def slide_windows() -> Labelled:
-    """Cut the bundled slide into windows with tissue, with the nuclei that the classical method finds."""
+def slide_windows(by: StarDistModel | None) -> Labelled:
+    """Cut the bundled slide into windows with tissue, with the nuclei that a model or the classical method finds."""
     slide = hg.open_slide(hg.bundled.slide_path())
     image = slide.read_region(0, 0, *slide.size_um, MPP)
     extent = (0.0, 0.0, image.shape[1] * MPP, image.shape[0] * MPP)
-    label = hg.entities.nuclei(slide, mpp=MPP).instance_map(extent).astype(np.int32)
+    how = {} if by is None else {"segment": "stardist-torch", "model": by}
+    label = hg.entities.nuclei(slide, mpp=MPP, **how).instance_map(extent).astype(np.int32)
     density = -np.log(np.maximum(image, 1) / 255)
     windows = []
     for row in range(0, image.shape[0] - WINDOW + 1, WINDOW):
@@ -139,6 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--crop", type=int, default=192, help="side of a crop in pixels")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--start", help="a model that is trained further")
+    parser.add_argument(
+        "--relabel", action="store_true", help="take its nuclei for those of the bundled slide"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs") / "nuclei")
     parser.add_argument("--accelerator", default="auto", help="cpu, gpu or auto")
@@ -155,10 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
     data = read_folder(options.data)
-    slide = [] if options.no_slide else slide_windows()
+    start = None if options.start is None else load_stardist(options.start)
+    if options.relabel and start is None:
+        parser.error("--relabel: give the model with --start")
+    slide = [] if options.no_slide else slide_windows(start if options.relabel else None)
     more = read_folder(options.more, options.held_out) if options.more else []
     print(f"{len(data)} images, {len(slide)} windows of the slide, {len(more)} more images", flush=True)
-    start = None if options.start is None else load_stardist(options.start)
     model, log = train_nuclei(
         crops_of(data, slide, more, options.crop, length=400),
         NETWORK if start is None else start,

@@ -199,7 +199,7 @@ def star_targets(
         from stardist.utils import edt_prob
     except ImportError as error:
         raise ImportError(
-            'training on nuclei needs the stardist package (not TensorFlow): pip install "stardist>=0.9"'
+            'training on nuclei needs the stardist package (not TensorFlow): pip install "histograph[nuclei]"'
         ) from error
     rows, cols = grid
     # a label that fills the crop has no edge to measure from; the end of the crop is taken for it
