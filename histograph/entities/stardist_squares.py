@@ -166,7 +166,15 @@ class SquareSearch:
         config = self.model.config
         (rows, cols), (above, left) = self.square, config.margin
         top, start = row * rows - above, col * cols - left
-        image = self._read(top, start, (rows + 2 * above, cols + 2 * left))
+        # of a square at the end of the slide no more is computed than what lies on it depends on
+        ends = (
+            -(-(side - first) // divisor) * divisor + margin
+            for side, first, divisor, margin in zip(
+                self.shape, (top, start), config.divisor, config.margin, strict=True
+            )
+        )
+        height, width = map(min, (rows + 2 * above, cols + 2 * left), ends)
+        image = self._read(top, start, (height, width))
         if (image == image[0, 0]).all():  # a nucleus differs from what is around it
             return self.nothing
         with self.lock:

@@ -11,6 +11,7 @@ from .clusters import plot_clusters
 from .comparison import plot_comparison
 from .embedding import plot_embedding
 from .graph import plot, plot_graph
+from .outlines import plot_outlines
 from .prototypes import plot_prototype_regions, plot_prototypes
 from .saliency import plot_saliency
 from .slide import plot_slide
@@ -26,6 +27,7 @@ __all__ = [
     "plot_comparison",
     "plot_embedding",
     "plot_graph",
+    "plot_outlines",
     "plot_prototype_regions",
     "plot_prototypes",
     "plot_saliency",
