@@ -151,7 +151,7 @@ def test_memory_is_that_of_tiles_and_the_result(image, method, request, monkeypa
         options = {**request.getfixturevalue("stardist"), "tile_um": 64.0}
         monkeypatch.setattr(stardist_squares, "_DRAW_PX", 128)
     left = []
-    for times in (2, 6):
+    for times in (4, 12):  # the first is already larger than a tile with its margin
         slide = open_slide(np.tile(image, (times, 2, 1)), mpp=0.5)
         nuclei(open_slide(image, mpp=0.5), **options)  # compiled before it is measured
         tracemalloc.start()
@@ -161,4 +161,4 @@ def test_memory_is_that_of_tiles_and_the_result(image, method, request, monkeypa
         left.append(peak - size)
         assert len(cells) > 40 * times and size < 400 * len(cells) + 2**15
     # three times the rows of tiles; what waits at the end of a row grows with its length
-    assert left[1] < 1.1 * left[0]
+    assert left[1] < 1.25 * left[0]
