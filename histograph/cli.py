@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from histograph.cli_networks import USUAL, check_options, network_of, regions_of, usual_of
+from histograph.cli_nuclei import UNFINISHED, remove_unfinished, write_nuclei
 
 app = typer.Typer(
     add_completion=False,
@@ -28,17 +29,15 @@ _SEGMENT_MODEL = typer.Option(
     help="StarDist model, a folder, zip, file or name; by default the one that comes with histograph."
 )
 _SEGMENT_MPP = typer.Option(help="µm per pixel at which nuclei are sought; by default what suits the method.")
-_UNFINISHED = "unfinished"  # folder in --out for the tiles of slides that are not done
+_SLIDES = typer.Argument(help="Slides: files, or folders that hold them.")
+_MPP = typer.Option(help="µm per level-0 pixel, for slides that do not say it; overrides those that do.")
 
 
 @app.command()
 def build(
-    slides: Annotated[list[Path], typer.Argument(help="Slides: files, or folders that hold them.")],
+    slides: Annotated[list[Path], _SLIDES],
     out: Annotated[Path, _OUT],
-    mpp: Annotated[
-        float | None,
-        typer.Option(help="µm per level-0 pixel, for slides that do not say it; overrides those that do."),
-    ] = None,
+    mpp: Annotated[float | None, _MPP] = None,
     entities: Annotated[
         str, typer.Option(help="Comma-separated: cell, tissue, patch, region.")
     ] = "cell,tissue,patch",
@@ -89,10 +88,8 @@ def build(
 
     finders = _finders(entities, {"patch": patch_um, "region": region_um}, out if resume else None)
     found_by = _found_by(segment, segment_model, segment_mpp)
-    if found_by and "cell" not in finders:
-        raise typer.BadParameter("is for nuclei, and --entities has no cell", param_hint="--segment")
     if found_by:
-        finders["cell"] |= found_by
+        _cells(finders, "nuclei", "--segment").update(found_by)
     given = {
         "mpp": encoder_mpp,
         "batch_size": batch_size,
@@ -111,9 +108,7 @@ def build(
         workers=workers,
         encoder=_encoder(encoder, {} if encoder is None and features else options),
     )
-    unfinished = out / _UNFINISHED
-    if unfinished.is_dir() and not any(unfinished.iterdir()):
-        unfinished.rmdir()
+    remove_unfinished(out)
     _report(frame)
 
 
@@ -127,10 +122,15 @@ def _finders(entities: str, sizes: dict[str, float | None], resume: Path | None)
             raise typer.BadParameter(f"is a size, and --entities has no {name}", param_hint=f"--{name}-um")
         finders[name]["size_um"] = size
     if resume is not None:
-        if "cell" not in finders:
-            raise typer.BadParameter("is for nuclei, and --entities has no cell", param_hint="--resume")
-        finders["cell"]["resume"] = resume / _UNFINISHED
+        _cells(finders, "nuclei", "--resume")["resume"] = resume / UNFINISHED
     return finders
+
+
+def _cells(finders: dict[str, dict[str, Any]], what: str, option: str) -> dict[str, Any]:
+    """Give the arguments for cells; an option that is for them is refused without cells."""
+    if "cell" not in finders:
+        raise typer.BadParameter(f"is for {what}, and --entities has no cell", param_hint=option)
+    return finders["cell"]
 
 
 def _found_by(segment: str, model: str | None, mpp: float | None) -> dict[str, Any]:
@@ -155,18 +155,17 @@ def _encoder(name: str | None, options: dict[str, Any]) -> dict[str, Any] | None
     return None
 
 
-def _cell_tokens(name: str, finders: dict[str, Any], options: dict[str, Any]) -> Any:
+def _cell_tokens(name: str, finders: dict[str, dict[str, Any]], options: dict[str, Any]) -> Any:
     """Put the encoder of cells and its options together; without cells it is refused."""
     from histograph.features import CellTokens
 
-    if "cell" not in finders:
-        raise typer.BadParameter("is for cells, and --entities has no cell", param_hint="--cell-tokens")
+    _cells(finders, "cells", "--cell-tokens")
     return CellTokens(name, **options)
 
 
 @app.command()
 def nuclei(
-    slides: Annotated[list[Path], typer.Argument(help="Slides: files, or folders that hold them.")],
+    slides: Annotated[list[Path], _SLIDES],
     out: Annotated[Path, _OUT],
     to: Annotated[
         str,
@@ -174,10 +173,7 @@ def nuclei(
             help="geojson, geojson.gz (QuPath), hovernet, cellvit, stardist, tif, png, npy, csv, parquet…"
         ),
     ] = "geojson.gz",
-    mpp: Annotated[
-        float | None,
-        typer.Option(help="µm per level-0 pixel, for slides that do not say it; overrides those that do."),
-    ] = None,
+    mpp: Annotated[float | None, _MPP] = None,
     segment: Annotated[str, _SEGMENT] = "classical",
     segment_model: Annotated[str | None, _SEGMENT_MODEL] = None,
     segment_mpp: Annotated[float | None, _SEGMENT_MPP] = None,
@@ -190,8 +186,6 @@ def nuclei(
     A second run skips the slides whose file is there, and a run that was stopped goes on with the tile where it
     was. A broken slide is reported and does not stop the rest; the exit status is then 1.
     """
-    from histograph.cli_nuclei import write_nuclei
-
     found_by = _found_by(segment, segment_model, segment_mpp)
     if not everywhere:
         found_by["mask"] = "auto"

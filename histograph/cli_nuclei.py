@@ -5,6 +5,25 @@ from typing import Any
 
 import typer
 
+UNFINISHED = "unfinished"  # folder in --out for the tiles of slides that are not done
+
+
+def remove_unfinished(out: Path) -> None:
+    """Remove the folder for the tiles of slides that are not done, if there are none.
+
+    Parameters
+    ----------
+    out
+        The folder that holds it.
+
+    Examples
+    --------
+    >>> remove_unfinished(Path("nowhere"))
+    """
+    folder = out / UNFINISHED
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
 
 def write_nuclei(
     slides: list[Path], out: Path, to: str, mpp: float | None, overwrite: bool, arguments: dict[str, Any]
@@ -48,7 +67,6 @@ def write_nuclei(
     if to not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}; found {to}", param_hint="--to")
     fine = True
-    unfinished = out / "unfinished"
     for path in slides:
         target = out / f"{path.stem}{FORMATS[to]}"
         if target.exists() and not overwrite:
@@ -57,7 +75,7 @@ def write_nuclei(
         try:
             out.mkdir(parents=True, exist_ok=True)
             with open_slide(path, mpp=mpp) as slide:
-                cells = nuclei(slide, resume=unfinished, progress=True, **arguments)
+                cells = nuclei(slide, resume=out / UNFINISHED, progress=True, **arguments)
                 if to.startswith("geojson"):
                     to_geojson(cells, target, slide=slide)
                 else:
@@ -66,6 +84,5 @@ def write_nuclei(
         except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
             fine = False
             print(f"{'failed':8s} {path.name}: {error}")
-    if unfinished.is_dir() and not any(unfinished.iterdir()):
-        unfinished.rmdir()
+    remove_unfinished(out)
     return fine

@@ -44,7 +44,7 @@ def collect(parts: Iterable[Entities]) -> Entities:
     arrays: dict[str, _Growing] = {}
     for part in parts:
         if first is None:
-            first, arrays = part.select(slice(0, 0)), {}
+            first = part.select(slice(0, 0))
         for name, values in _arrays(part).items():
             arrays.setdefault(name, _Growing(values)).add(values)
         del part

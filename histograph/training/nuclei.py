@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from histograph.entities.stardist_files import StarDistModel, save_stardist
 from histograph.methods import Method
+from histograph.nn.follow import follow
 from histograph.nn.seeded import seeded
 from histograph.nn.stardist_config import StarDistConfig
 from histograph.nn.stardist_loss import stardist_loss
@@ -167,14 +168,7 @@ class StarDistTraining(Method):
 
     def after_step(self, step: int) -> None:
         """Move the running mean towards the weights, faster in the beginning."""
-        change = 1 - min(_KEEP, (1 + step) / (10 + step))
-        with torch.no_grad():
-            ours, theirs = self.averaged.state_dict().values(), self.network.state_dict().values()
-            for mean, value in zip(ours, theirs, strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value, change)
-                else:
-                    mean.copy_(value)
+        follow(self.averaged, self.network, min(_KEEP, (1 + step) / (10 + step)))
 
 
 def _config(network: StarDistConfig | StarDistModel | None, crops: NucleusCrops) -> StarDistConfig:
