@@ -29,13 +29,16 @@ import histograph as hg
 from histograph.entities.stain import MACENKO_REFERENCE, unmixing
 from histograph.entities.stardist_files import StarDistModel, load_stardist, save_stardist
 from histograph.nn.stardist_config import StarDistConfig
+from histograph.nn.stardist_wider import widened
 from histograph.training.nuclei import train_nuclei
 from histograph.training.nucleus_crops import NucleusCrops
 from histograph.training.nucleus_looks import Looks
 
 MPP = 0.25
-#: Few filters: the images are few, and the network is to run on laptops.
+#: Half the usual filters in the first runs: the images are few, and the network is to run on laptops.
 NETWORK = StarDistConfig(n_channel_in=3, grid=(2, 2), n_rays=32, n_filter_base=16, features=64)
+#: How much larger or smaller, and longer, nuclei are made than in the images.
+SCALE, STRETCH = (0.6, 1.8), 1.4
 WINDOW = 600  # pixels of `MPP`, of the slide's windows
 #: How often a crop is of the slide, or of the images of `--more`.
 SLIDE_SHARE, MORE_SHARE = 0.3, 0.5
@@ -115,7 +118,9 @@ def crops_of(data: Labelled, slide: Labelled, more: Labelled, crop_px: int, leng
         NETWORK.n_rays,
         length,
         [share / len(part) for part, share in zip(parts, shares, strict=True) for _ in part],
+        scale=SCALE,
         looks=Looks(texture=eosin_texture()),
+        stretch=STRETCH,
     )
 
 
@@ -144,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--relabel", action="store_true", help="take its nuclei for those of the bundled slide"
     )
+    parser.add_argument("--filters", type=int, help="give the model to start with so many at its first level")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs") / "nuclei")
     parser.add_argument("--accelerator", default="auto", help="cpu, gpu or auto")
@@ -163,12 +169,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = None if options.start is None else load_stardist(options.start)
     if options.relabel and start is None:
         parser.error("--relabel: give the model with --start")
+    if options.filters is not None:
+        if start is None:
+            parser.error("--filters: give the model with --start")
+        wide = replace(start, network=widened(start.network, options.filters, seed=options.seed))
     slide = [] if options.no_slide else slide_windows(start if options.relabel else None)
     more = read_folder(options.more, options.held_out) if options.more else []
     print(f"{len(data)} images, {len(slide)} windows of the slide, {len(more)} more images", flush=True)
     model, log = train_nuclei(
         crops_of(data, slide, more, options.crop, length=400),
-        NETWORK if start is None else start,
+        NETWORK if start is None else start if options.filters is None else wide,
         epochs=options.epochs,
         out=options.out,
         lr=options.lr,

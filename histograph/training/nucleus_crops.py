@@ -95,6 +95,8 @@ class NucleusCrops(Dataset):
         How colours change; None leaves them as they are.
     nucleus_um : float
         See `mpp`.
+    stretch : float
+        Largest factor of one direction, while the direction across is divided by it; 1 stretches nothing.
 
     Raises
     ------
@@ -125,17 +127,20 @@ class NucleusCrops(Dataset):
         scale: tuple[float, float] = (0.6, 1.5),
         looks: Looks | None = None,
         nucleus_um: float = 6.0,
+        stretch: float = 1.18,
     ) -> None:
         sizes = list(mpp) if isinstance(mpp, Sequence) else [mpp] * len(images)
         share = np.ones(len(images)) if weights is None else np.asarray(weights, dtype=np.float64)
         _check(images, labels, sizes, share, scale, crop_px, grid, length)
+        if not 1 <= stretch < math.inf:
+            raise ValueError(f"stretch: expected a factor of at least 1, found {stretch}")
         self.images, self.labels = list(images), [np.asarray(label, dtype=np.int32) for label in labels]
         self.scales = [
             _scale(label, size, model_mpp, nucleus_um) for label, size in zip(self.labels, sizes, strict=True)
         ]
         self.model_mpp, self.share = float(model_mpp), share / share.sum()
         self.crop_px, self.grid, self.n_rays, self.length = int(crop_px), grid, int(n_rays), int(length)
-        self.scale, self.looks = scale, looks
+        self.scale, self.looks, self.stretch = scale, looks, float(stretch)
         star_targets(np.zeros((8, 8), np.int32), grid, n_rays)  # tells now if its package is missing
 
     def __len__(self) -> int:
@@ -149,7 +154,9 @@ class NucleusCrops(Dataset):
         which = int(rng.choice(len(self.images), p=self.share))
         low, high = map(math.log, self.scale)
         factor = self.scales[which] * math.exp(rng.uniform(low, high))
-        image, label, present = random_crop(self.images[which], self.labels[which], self.crop_px, factor, rng)
+        image, label, present = random_crop(
+            self.images[which], self.labels[which], self.crop_px, factor, rng, self.stretch
+        )
         if self.looks is not None:
             image = self.looks.change(image, label, rng)
         probability, distance = star_targets(label, self.grid, self.n_rays)
@@ -211,7 +218,12 @@ def star_targets(
 
 
 def random_crop(
-    image: NDArray[np.uint8], label: NDArray[np.int32], crop_px: int, scale: float, rng: np.random.Generator
+    image: NDArray[np.uint8],
+    label: NDArray[np.int32],
+    crop_px: int,
+    scale: float,
+    rng: np.random.Generator,
+    stretch: float = 1.18,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
     """Cut a square of an image, turned by a random angle, perhaps mirrored, and stretched a little.
 
@@ -227,6 +239,8 @@ def random_crop(
         Pixels of the crop for each of the image.
     rng : numpy.random.Generator
         Where chance comes from.
+    stretch : float
+        Largest factor of one direction, while the direction across is divided by it.
 
     Returns
     -------
@@ -245,10 +259,9 @@ def random_crop(
     >>> crop.shape, int(nuclei.max()), bool(present.all())
     ((4, 4, 3), 1, True)
     """
-    turn, stretch = rng.uniform(0, 2 * math.pi), rng.uniform(0.85, 1.18)
+    longer = math.exp(rng.uniform(-1, 1) * math.log(stretch))
     mirror = rng.choice([-1.0, 1.0])
-    cos, sin = math.cos(turn), math.sin(turn)
-    moved = np.array([[cos, -sin], [sin, cos]]) @ np.diag([mirror * stretch, 1 / stretch]) / scale
+    moved = _turn(rng) @ np.diag([mirror * longer, 1 / longer]) @ _turn(rng) / scale
     size = np.array(image.shape[1::-1], dtype=np.float64)
     # the middle of the crop keeps half a crop from the edges where the image is that large
     half = np.minimum(crop_px / 2 / scale, size / 2)
@@ -267,6 +280,13 @@ def random_crop(
     seen = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     crop = F.grid_sample(seen, field, mode="bilinear", align_corners=False, padding_mode="border")
     return crop[0].permute(1, 2, 0).numpy(), label[nearest[..., 1], nearest[..., 0]], present
+
+
+def _turn(rng: np.random.Generator) -> NDArray:
+    """Draw a rotation."""
+    angle = rng.uniform(0, 2 * math.pi)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]])
 
 
 def _scale(label: NDArray[np.int32], mpp: float | None, model_mpp: float, nucleus_um: float) -> float:

@@ -34,6 +34,10 @@ class Looks:
     varied : float
         Share of the restained crops whose nuclei are made unlike: some pale, some with a pale inside as vesicular
         nuclei have.
+    clumped : float
+        Share of the crops, restained or not, whose nuclei get clumps of chromatin.
+    holed : float
+        Share of the crops, restained or not, that get round holes between the nuclei, as fat and vacuoles leave them.
 
     Raises
     ------
@@ -54,9 +58,11 @@ class Looks:
     texture: NDArray | None = field(default=None, repr=False)
     textured: float = 0.6
     varied: float = 0.6
+    clumped: float = 0.3
+    holed: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("restain", "textured", "varied"):
+        for name in ("restain", "textured", "varied", "clumped", "holed"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}: expected a share from 0 to 1, found {value}")
@@ -83,8 +89,12 @@ class Looks:
             From 0 to 1.
         """
         density = -np.log(np.clip(image, 1 / 255, 1))
+        if rng.random() < self.clumped:
+            density = density * _clumps(label, rng)[..., None]
         restained = rng.random() < self.restain
         density = self._restained(density, label, rng) if restained else _jittered(density, rng)
+        if rng.random() < self.holed:
+            density = _with_holes(density, label, rng)
         return _photographed(np.exp(-np.maximum(density, 0)), rng).astype(np.float32)
 
     def _restained(self, density: NDArray, label: NDArray[np.int32], rng: np.random.Generator) -> NDArray:
@@ -106,11 +116,12 @@ class Looks:
             over = _piece(self.texture, inside.shape, rng) * rng.uniform(0.2, 1.4) + rng.uniform(0, 0.25)
             # nuclei hold less eosin than what is around them, without a sharp line between
             shade = ndimage.gaussian_filter(inside.astype(np.float32), rng.uniform(0.6, 2.0))
-            painted += (over * (1 - shade * rng.uniform(0, 0.9)))[..., None] * eosin
-            if rng.random() < 0.4:
-                painted += (_piece(self.texture, inside.shape, rng) * rng.uniform(0, 0.35))[
-                    ..., None
-                ] * haematoxylin
+            painted += (over * (1 - shade * rng.uniform(0, 0.6)))[..., None] * eosin
+            if (
+                rng.random() < 0.5
+            ):  # cytoplasm takes haematoxylin too, in some tissue nearly as much as nuclei
+                basophilic = _piece(self.texture, inside.shape, rng) * rng.uniform(0, 0.7) * (1 - 0.7 * shade)
+                painted += basophilic[..., None] * haematoxylin
         return painted + rng.uniform(0, 0.12, 3) * rng.uniform()
 
 
@@ -129,8 +140,35 @@ def _paler(label: NDArray[np.int32], rng: np.random.Generator) -> NDArray:
     each = np.exp(rng.normal(-0.1, rng.uniform(0, 0.4), int(label.max()) + 1))
     each[0] = 1.0
     depth = ndimage.distance_transform_edt(inside)
-    hollow = 1 - rng.uniform(0, 0.75) * (1 - np.exp(-np.maximum(depth - 1, 0) / rng.uniform(0.8, 3.0)))
+    hollow = 1 - rng.uniform(0, 0.6) * (1 - np.exp(-np.maximum(depth - 1, 0) / rng.uniform(0.8, 3.0)))
     return ndimage.gaussian_filter(each[label] * hollow, 0.7)
+
+
+def _clumps(label: NDArray[np.int32], rng: np.random.Generator) -> NDArray:
+    """Draw a factor of what nuclei absorb: dark grains and pale gaps between them, and perhaps a dark edge."""
+    inside = label > 0
+    noise = ndimage.gaussian_filter(rng.normal(size=label.shape), rng.uniform(0.8, 3.0))
+    grains = np.exp(noise / noise.std() * rng.uniform(0.1, 0.45))
+    edge = 1 + rng.uniform(0, 0.6) * (inside & (ndimage.distance_transform_edt(inside) <= 2))
+    return ndimage.gaussian_filter(np.where(inside, grains * edge, 1.0), 0.7)
+
+
+def _with_holes(density: NDArray, label: NDArray[np.int32], rng: np.random.Generator) -> NDArray:
+    """Make round white holes with an edge, behind the nuclei."""
+    free = 1 - ndimage.gaussian_filter((label > 0).astype(np.float32), 0.7)
+    rows, cols = (np.arange(side, dtype=np.float64) for side in label.shape)
+    for _ in range(int(rng.integers(1, 7))):
+        radius, ratio = math.exp(rng.uniform(math.log(4), math.log(45))), rng.uniform(0.6, 1.0)
+        cos, sin = math.cos(angle := rng.uniform(0, math.pi)), math.sin(angle)
+        down = (rows - rng.uniform(0, len(rows)))[:, None]
+        right = cols - rng.uniform(0, len(cols))
+        outward = np.hypot(cos * right + sin * down, (cos * down - sin * right) / ratio) - radius
+        hole = free / (1 + np.exp(np.clip(2 * outward, -30, 30)))
+        edge = free * np.exp(-((outward / rng.uniform(0.7, 2.0)) ** 2)) * rng.uniform(0, 0.8)
+        density = density * (1 - hole * rng.uniform(0.7, 1.0))[..., None] + edge[..., None] * _near(
+            _EOSIN, 0.1, rng
+        )
+    return density
 
 
 def _near(colour: NDArray, spread: float, rng: np.random.Generator) -> NDArray:

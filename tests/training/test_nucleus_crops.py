@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from histograph.training.nucleus_crops import NucleusBatch, NucleusCrops, random_crop, star_targets
-from histograph.training.nucleus_looks import Looks
+from histograph.training.nucleus_looks import Looks, _clumps, _with_holes
 
 pytest.importorskip("stardist")
 
@@ -31,15 +32,33 @@ def test_image_and_labels_of_a_crop_lie_upon_each_other() -> None:
 
 
 def test_a_crop_has_the_size_that_the_scale_says() -> None:
-    image, label = discs()
-    for scale in (0.4, 1.0, 2.0):
+    image, label = discs(96)
+    for scale in (0.8, 1.0, 2.0):
         areas = []
-        for seed in range(12):
+        for seed in range(20):
             _, nuclei, present = random_crop(image, label, 48, scale, np.random.default_rng(seed))
-            whole = present.all() and len(np.unique(nuclei)) == 5
-            areas += [np.count_nonzero(nuclei == n) for n in range(3, 7)] if whole else []
-        if areas:
-            assert np.isclose(np.mean(areas), np.pi * 7**2 * scale**2, rtol=0.1)
+            edge = np.concatenate([nuclei[0], nuclei[-1], nuclei[:, 0], nuclei[:, -1]])
+            whole = np.setdiff1d(nuclei, edge) if present.all() else []
+            areas += [np.count_nonzero(nuclei == n) for n in whole if n]
+        assert np.isclose(np.mean(areas), np.pi * 7**2 * scale**2, rtol=0.1)
+
+
+def test_stretching_makes_nuclei_longer_in_every_direction_and_no_larger() -> None:
+    row, col = np.mgrid[:96, :96]
+    label = ((row - 48) ** 2 + (col - 48) ** 2 <= 10**2).astype(np.int32)
+    image = np.full((96, 96, 3), 200, np.uint8)
+    longest, along_rows, areas = [], 0, []
+    for seed in range(60):
+        _, nucleus, _ = random_crop(image, label, 80, 1.0, np.random.default_rng(seed), stretch=1.5)
+        at = np.argwhere(nucleus)
+        spread = np.linalg.svd(at - at.mean(0), compute_uv=False)
+        longest.append(spread[0] / spread[1])
+        along_rows += np.ptp(at[:, 0]) > np.ptp(at[:, 1])
+        areas.append(len(at) / label.sum())
+    assert max(longest) > 1.8
+    assert max(longest) < 1.5**2 + 0.1
+    assert 15 < along_rows < 45
+    assert np.abs(np.array(areas) - 1).max() < 0.05
 
 
 def test_beyond_the_image_nothing_is_asked() -> None:
@@ -114,6 +133,7 @@ def test_weights_choose_the_images() -> None:
         ({"scale": (2.0, 1.0)}, "scale: expected"),
         ({"crop_px": 33}, "crop_px: expected a multiple"),
         ({"length": 0}, "length: expected"),
+        ({"stretch": 0.5}, "stretch: expected a factor of at least 1"),
     ],
 )
 def test_errors_name_the_argument(change: dict, words: str) -> None:
@@ -139,8 +159,35 @@ def test_restained_nuclei_stay_darker_than_the_ground() -> None:
     assert np.abs(one - two).mean() > 0.01
 
 
+def test_clumps_change_nuclei_only() -> None:
+    _, label = discs()
+    far = ndimage.distance_transform_edt(label == 0) > 3
+    spreads = []
+    for seed in range(10):
+        factor = _clumps(label, np.random.default_rng(seed))
+        assert np.allclose(factor[far], 1, atol=1e-3)
+        assert factor.min() > 0
+        spreads.append(factor[label > 0].std())
+    assert min(spreads) > 0.02
+    assert max(spreads) > 0.2
+
+
+def test_holes_lie_between_nuclei_and_are_bright() -> None:
+    _, label = discs()
+    density = np.full((*label.shape, 3), 0.8)
+    brighter = []
+    for seed in range(10):
+        holed = _with_holes(density, label, np.random.default_rng(seed)).sum(-1)
+        core = ndimage.binary_erosion(label > 0, iterations=3)
+        assert np.allclose(holed[core], 2.4, atol=0.05)
+        brighter.append((holed < 1.0).mean())
+    assert np.mean(brighter) > 0.05
+
+
 def test_bad_looks_are_refused() -> None:
     with pytest.raises(ValueError, match="restain: expected a share"):
         Looks(restain=1.5)
+    with pytest.raises(ValueError, match="clumped: expected a share"):
+        Looks(clumped=-0.1)
     with pytest.raises(ValueError, match="texture: expected amounts"):
         Looks(texture=np.zeros(4))
