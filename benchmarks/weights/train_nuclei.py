@@ -41,7 +41,7 @@ NETWORK = StarDistConfig(n_channel_in=3, grid=(2, 2), n_rays=32, n_filter_base=1
 SCALE, STRETCH = (0.6, 1.8), 1.4
 WINDOW = 600  # pixels of `MPP`, of the slide's windows
 #: How often a crop is of the slide, or of the images of `--more`.
-SLIDE_SHARE, MORE_SHARE = 0.3, 0.5
+SLIDE_SHARE, MORE_SHARE = 0.35, 0.5
 
 CARD = {
     "what": "StarDist network for nuclei in H&E at 0.25 um a pixel (40x), trained by histograph",
@@ -106,7 +106,7 @@ def crops_of(data: Labelled, slide: Labelled, more: Labelled, crop_px: int, leng
     """Put the sources together, each drawn as often as wanted."""
     shares = [1.0, SLIDE_SHARE if slide else 0.0, MORE_SHARE if more else 0.0]
     shares[0] -= sum(shares[1:])
-    parts = [data, slide, more]
+    parts, texture = [data, slide, more], eosin_texture()
     both = [pair for part in parts for pair in part]
     return NucleusCrops(
         [image for image, _ in both],
@@ -119,7 +119,8 @@ def crops_of(data: Labelled, slide: Labelled, more: Labelled, crop_px: int, leng
         length,
         [share / len(part) for part, share in zip(parts, shares, strict=True) for _ in part],
         scale=SCALE,
-        looks=Looks(texture=eosin_texture()),
+        looks=[Looks(texture=texture)] * len(data)
+        + [Looks(restain=0.15, texture=texture)] * (len(slide) + len(more)),
         stretch=STRETCH,
     )
 

@@ -91,8 +91,8 @@ class NucleusCrops(Dataset):
         How often each image is drawn, relative to the others.
     scale : (float, float)
         Range of the random factor of the size, even on the logarithm.
-    looks : Looks, optional
-        How colours change; None leaves them as they are.
+    looks : Looks or sequence of Looks, optional
+        How colours change, of all or of each image; None leaves them as they are.
     nucleus_um : float
         See `mpp`.
     stretch : float
@@ -125,7 +125,7 @@ class NucleusCrops(Dataset):
         length: int = 1000,
         weights: ArrayLike | None = None,
         scale: tuple[float, float] = (0.6, 1.5),
-        looks: Looks | None = None,
+        looks: Looks | Sequence[Looks | None] | None = None,
         nucleus_um: float = 6.0,
         stretch: float = 1.18,
     ) -> None:
@@ -140,7 +140,12 @@ class NucleusCrops(Dataset):
         ]
         self.model_mpp, self.share = float(model_mpp), share / share.sum()
         self.crop_px, self.grid, self.n_rays, self.length = int(crop_px), grid, int(n_rays), int(length)
-        self.scale, self.looks, self.stretch = scale, looks, float(stretch)
+        self.scale, self.stretch = scale, float(stretch)
+        self.looks = list(looks) if isinstance(looks, Sequence) else [looks] * len(images)
+        if len(self.looks) != len(images):
+            raise ValueError(
+                f"looks: expected one, or one for each of {len(images)} images, found {len(self.looks)}"
+            )
         star_targets(np.zeros((8, 8), np.int32), grid, n_rays)  # tells now if its package is missing
 
     def __len__(self) -> int:
@@ -157,8 +162,9 @@ class NucleusCrops(Dataset):
         image, label, present = random_crop(
             self.images[which], self.labels[which], self.crop_px, factor, rng, self.stretch
         )
-        if self.looks is not None:
-            image = self.looks.change(image, label, rng)
+        looks = self.looks[which]
+        if looks is not None:
+            image = looks.change(image, label, rng)
         probability, distance = star_targets(label, self.grid, self.n_rays)
         present = present[:: self.grid[0], :: self.grid[1]]
         return NucleusBatch(

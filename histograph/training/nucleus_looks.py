@@ -21,7 +21,7 @@ class Looks:
 
     An image may be *restained*: its structure, how much darker than the ground each pixel is, is painted in a random
     haematoxylin, on a random ground, with `texture` of eosin laid over it. So images of one stain stand in for H&E.
-    Otherwise the amounts of its own stains are changed a little.
+    Otherwise it is taken for H&E, and the colours and amounts of its stains are changed.
 
     Parameters
     ----------
@@ -180,11 +180,17 @@ def _near(colour: NDArray, spread: float, rng: np.random.Generator) -> NDArray:
 
 
 def _jittered(density: NDArray, rng: np.random.Generator) -> NDArray:
-    """Change the amounts of the stains and the light."""
+    """Change the colours and amounts of the stains, and the light."""
     amounts = density @ unmixing(MACENKO_REFERENCE)
-    amounts[..., :2] *= np.exp(rng.normal(0, 0.2, 2))
-    changed = amounts @ np.linalg.inv(unmixing(MACENKO_REFERENCE))
-    return changed * np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.1, 3)) + rng.normal(0, 0.04, 3)
+    amounts[..., :2] *= np.exp(rng.normal(0, 0.3, 2))
+    if rng.random() < 0.3:  # cytoplasm that takes haematoxylin too
+        amounts[..., 0] += np.maximum(amounts[..., 1], 0) * rng.uniform(0, 0.5)
+    stains = np.linalg.inv(unmixing(MACENKO_REFERENCE))
+    if rng.random() < 0.7:
+        stains[:2] = _near(stains[0], 0.06, rng), _near(stains[1], 0.06, rng)
+    return amounts @ stains * np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.1, 3)) + rng.normal(
+        0, 0.04, 3
+    )
 
 
 def _photographed(image: NDArray, rng: np.random.Generator) -> NDArray:

@@ -134,6 +134,7 @@ def test_weights_choose_the_images() -> None:
         ({"crop_px": 33}, "crop_px: expected a multiple"),
         ({"length": 0}, "length: expected"),
         ({"stretch": 0.5}, "stretch: expected a factor of at least 1"),
+        ({"looks": [Looks(), Looks()]}, "looks: expected one, or one for each of 1 images, found 2"),
     ],
 )
 def test_errors_name_the_argument(change: dict, words: str) -> None:
@@ -141,6 +142,19 @@ def test_errors_name_the_argument(change: dict, words: str) -> None:
     arguments = {"images": [image], "labels": [label], "mpp": 0.25, "crop_px": 32, "n_rays": 4, "length": 1}
     with pytest.raises(ValueError, match=words):
         NucleusCrops(**(arguments | change))
+
+
+def test_each_image_has_its_own_looks() -> None:
+    image, label = discs()
+    arguments = {"mpp": 0.25, "crop_px": 32, "n_rays": 4, "length": 1}
+    plain = NucleusCrops([image], [label], **arguments)
+    both = NucleusCrops([image] * 2, [label] * 2, looks=[None, Looks()], weights=[1, 0], **arguments)
+    other = NucleusCrops([image] * 2, [label] * 2, looks=[None, Looks()], weights=[0, 1], **arguments)
+    drawn = []
+    for crops in (plain, both, other):
+        torch.manual_seed(5)
+        drawn.append(crops[0].image)
+    assert len(drawn[0].unique()) == len(drawn[1].unique()) < len(drawn[2].unique())
 
 
 def test_restained_nuclei_stay_darker_than_the_ground() -> None:
