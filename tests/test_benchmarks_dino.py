@@ -337,6 +337,71 @@ def test_pictures_are_read_whole_in_their_middle_square():
     assert np.array_equal(readers.squared(small, 16), small)
 
 
+def test_what_a_mac_adds_is_no_picture(tmp_path):
+    rng = np.random.default_rng(0)
+    for side in ("train", "test"):
+        for kind in ("normal", "tumour"):
+            save(tmp_path / side / kind / "1.png", patch(0, rng))
+            for extra in (
+                f"{side}/{kind}/._1.png",
+                f"{side}/__MACOSX/{kind}/._1.png",
+                f"{side}/.cache/1.png",
+            ):
+                (tmp_path / extra).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / extra).write_bytes(b"no picture")
+        with tarfile.open(tmp_path / f"{side}.tar", "w") as archive:
+            archive.add(tmp_path / side, arcname=side)
+    expected = [(kind, side == "test") for side in ("train", "test") for kind in ("normal", "tumour")]
+    assert [(p.label, p.test) for p in readers.pcam(tmp_path)] == expected
+    (tmp_path / "tars").mkdir()
+    for side in ("train", "test"):
+        (tmp_path / f"{side}.tar").rename(tmp_path / "tars" / f"{side}.tar")
+    assert sorted((p.label, p.test) for p in readers.pcam(tmp_path / "tars")) == sorted(expected)
+
+
+def test_an_archive_in_a_folder_of_its_own_name(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in readers.CRC_FOLDERS:
+        save(tmp_path / name / name / "ADI" / "1.tif", patch(0, rng))
+    assert [picture.label for picture in readers.crc(tmp_path, True, True)] == ["ADI", "ADI"]
+
+
+def test_regions_that_do_not_fit_their_masks(tmp_path):
+    images, masks = tmp_path / "rgbs", tmp_path / "masks"
+    save(masks / "TCGA-A1-A0SK-DX1.png", np.full((224, 230), 9, np.uint8))
+    save(images / "TCGA-A1-A0SK-DX1.png", np.zeros((224, 230, 3), np.uint8))
+    with pytest.raises(ValueError, match="at least half of one of tumour, stroma"):
+        readers.bcss(tmp_path)
+    save(images / "TCGA-A1-A0SK-DX1.png", np.zeros((224, 229, 3), np.uint8))
+    with pytest.raises(ValueError, match="has 229 x 224 pixels and its mask 230 x 224"):
+        readers.bcss(tmp_path)
+
+
+def test_what_is_wrong_with_the_data_is_said_of_the_data(tmp_path):
+    make_crc(tmp_path)
+    folder = tmp_path / "NCT-CRC-HE-100K"
+    (folder / "ADI" / "ADI-0.tif").write_bytes(b"no picture")
+    with pytest.raises(SystemExit, match=r"--data: .*ADI-0\.tif cannot be read"):
+        run("dino/crc100k", tmp_path)
+    (folder / "TUM").rename(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit, match="--data: the training side has no picture of TUM"):
+        run("dino/crc100k", tmp_path)
+
+
+def test_other_weights_under_one_name_are_embedded_anew(tmp_path):
+    make_pcam_tar(tmp_path)
+    pictures = readers.pcam(tmp_path)[:2]
+    options = Namespace(batch_size=7, workers=1, cache=tmp_path / "cache")
+    found = []
+    for value in (1.0, 2.0, 1.0):
+        module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 24), torch.nn.Flatten())
+        torch.nn.init.constant_(module[0].weight, value)
+        torch.nn.init.zeros_(module[0].bias)
+        encoder = PatchEncoder(module, (0, 0, 0), (1, 1, 1), 24, None, "folder")
+        found.append(protocol.vectors("hf:/a/folder", encoder, pictures, 1.0, options))
+    assert np.allclose(found[1], 2 * found[0], rtol=1e-5) and np.array_equal(found[0], found[2])
+
+
 def test_vectors_come_in_the_order_of_the_pictures_and_from_the_cache(tmp_path, capsys):
     make_pcam_tar(tmp_path)
     pictures = readers.pcam(tmp_path)

@@ -43,7 +43,7 @@ if options.data is None:
     pictures, y, group = [Image.fromarray(image) for image in bundled.images], bundled.y, bundled.group
 else:
     suffixes = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
-    paths = sorted(path for path in options.data.rglob("*") if path.suffix.lower() in suffixes)
+    paths = sorted(path for path in options.data.rglob("[!.]*") if path.suffix.lower() in suffixes)
     if not paths:
         parser.error(f"--data: {options.data} holds no file that ends in {', '.join(sorted(suffixes))}")
     pictures = [Image.open(path).convert("RGB") for path in paths]

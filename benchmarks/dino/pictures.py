@@ -72,6 +72,16 @@ def read_file(path: Path) -> np.ndarray:
         return np.array(image.convert("RGB"))
 
 
+def found_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """Give the files and folders below a folder, in order, without hidden ones and what a Mac adds to archives."""
+    found = sorted(folder.rglob(pattern))
+    return [path for path in found if not any(map(_hidden, path.relative_to(folder).parts))]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
+
+
 def sampled(pictures: Sequence[Picture], limit: int | None, seed: int = 0) -> list[Picture]:
     """Keep at most `limit` pictures of each class and side, drawn at random, in their order."""
     if limit is None:
@@ -89,8 +99,10 @@ def sampled(pictures: Sequence[Picture], limit: int | None, seed: int = 0) -> li
 
 def class_folders(folder: Path, test: bool, rename: Callable[[str], str] = str) -> list[Picture]:
     """Read a folder with a folder of pictures for each class, which may lie in subfolders of it."""
+    if (folder / folder.name).is_dir():  # an archive unpacked into a folder of its own name
+        folder = folder / folder.name
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in found_in(folder):
         below = path.relative_to(folder)
         if path.suffix.lower() in SUFFIXES and len(below.parts) > 1:
             label = rename(below.parts[0])
@@ -132,7 +144,7 @@ def bcss(folder: Path) -> list[Picture]:
     Patches without overlap, whose largest class covers at least half of them; others, and those whose largest class
     is none of the four, are left out.
     """
-    masks = next((path for path in sorted(folder.rglob("masks")) if path.is_dir()), None)
+    masks = next((path for path in found_in(folder, "masks") if path.is_dir()), None)
     images = (
         next((masks.parent / name for name in BCSS_IMAGES if (masks.parent / name).is_dir()), None)
         if masks
@@ -142,17 +154,28 @@ def bcss(folder: Path) -> list[Picture]:
         raise ValueError(
             f"{folder} must hold a folder masks/ and beside it {BCSS_IMAGES[0]}/, found {listed(folder)}"
         )
-    pairs = [
-        (path, images / path.name) for path in sorted(masks.glob("*.png")) if (images / path.name).exists()
-    ]
+    pairs = [(path, images / path.name) for path in found_in(masks, "*.png") if (images / path.name).exists()]
     if not pairs:
         raise ValueError(f"no .png file of {masks} has a namesake in {images}; found {listed(images)}")
-    return [picture for mask, image in pairs for picture in _windows(mask, image)]
+    found = [picture for mask, image in pairs for picture in _windows(mask, image)]
+    if not found:
+        raise ValueError(
+            f"no square of {BCSS_PX} pixels of the masks in {masks} is at least half of one of "
+            f"{', '.join(BCSS_CLASSES)}"
+        )
+    return found
 
 
 def _windows(mask: Path, image: Path) -> list[Picture]:
     codes = np.asarray(Image.open(mask))
     codes = codes if codes.ndim == 2 else codes[..., 0]
+    with Image.open(image) as opened:
+        size = opened.size
+    if size != codes.shape[::-1]:
+        raise ValueError(
+            f"{image} has {size[0]} x {size[1]} pixels and its mask {codes.shape[1]} x {codes.shape[0]}; "
+            "fetch both again"
+        )
     merged = np.zeros(256, dtype=np.int64)
     for number, old in enumerate(BCSS_CLASSES.values(), start=1):
         merged[list(old)] = number
@@ -189,8 +212,8 @@ def breastpathq(folder: Path) -> list[Picture]:
         "train": ("train_labels.csv",),
         "validation": ("val_labels.csv", "validation_labels.csv"),
     }.items():
-        tables = sorted(path for name in names for path in folder.rglob(name))
-        pictures = sorted(path for path in folder.rglob(side) if path.is_dir())
+        tables = sorted(path for name in names for path in found_in(folder, name))
+        pictures = [path for path in found_in(folder, side) if path.is_dir()]
         if not tables or not pictures:
             raise ValueError(f"{folder} must hold {names[0]} and a folder {side}/, found {listed(folder)}")
         found += _scored(tables[0], pictures[0], side == "validation")
@@ -279,7 +302,8 @@ def tar_folders(path: Path, test: bool) -> list[Picture]:
         for member in archive:
             place = Path(member.name)
             file = archive.extractfile(member) if member.isfile() else None
-            if file is not None and place.suffix.lower() in SUFFIXES:
+            hidden = any(map(_hidden, place.parts))
+            if file is not None and not hidden and place.suffix.lower() in SUFFIXES:
                 read = partial(_decoded, file.read())
                 found.append(Picture(f"{path.stem}/{place}", path, read, place.parent.name, test=test))
     return found
@@ -293,7 +317,7 @@ def _decoded(data: bytes) -> np.ndarray:
 def breakhis(folder: Path, magnification: int) -> list[Picture]:
     """Read the pictures of BreakHis of one magnification, benign or malignant, with the patient of the file's name."""
     found = []
-    for path in sorted(folder.rglob("SOB_*.png")):
+    for path in found_in(folder, "SOB_*.png"):
         name = BREAKHIS_NAME.match(path.stem)
         if name is None:
             raise ValueError(

@@ -6,6 +6,7 @@ neighbours, a linear probe or a linear regression reads the vectors, and its sco
 
 import argparse
 import importlib
+import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,10 @@ ENCODERS = (
     f'"{UNTRAINED}" (a ViT-S/16 of random weights) or "{HAND}" (colour, stain and texture); may be given several times'
 )
 Paper = dict[str, tuple[str, ...]]
+
+
+class UnreadablePicture(ValueError):
+    """A picture of the data set is damaged, or none at all."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,8 @@ def main(task: Task, doc: str | None, argv: Sequence[str] | None) -> int:
             encoder = encoder_of(name, options)
             z = vectors(name, encoder, pictures, task.mpp, options)
             scores[name] = (regressed if task.values else classified)(z, pictures, folds, options)
+        except UnreadablePicture as error:
+            sys.exit(f"--data: {error}")
         except (ValueError, TypeError, OSError, ImportError) as error:
             sys.exit(f"--encoder {name}: {error}")
         if options.figures:
@@ -177,12 +184,24 @@ def folds_of(task: Task, pictures: Sequence[Picture], options: argparse.Namespac
         split = Fold(np.flatnonzero(~test), np.flatnonzero(test))
         if known and not task.values:
             check_split(split.train, split.test, patients)
+        if not task.values:
+            _check_classes(pictures)
         if task.values and (shared := set(patients[split.train]) & set(patients[split.test])):
             print(f"the official split has {len(shared)} slides on both sides, which flatters all scores")
         return [split], f"{len(split.test)} of them are the official test side"
     y = None if task.values else [picture.label for picture in pictures]
     folds = grouped_split(patients, y, options.folds)
     return folds, f"{len(folds)} folds by {'patient' if known else 'picture: patients are not known'}"
+
+
+def _check_classes(pictures: Sequence[Picture]) -> None:
+    """Refuse a test side with a class that the training side has not."""
+    train, test = ({p.label for p in pictures if p.test == side} for side in (False, True))
+    if lacking := sorted(test - train):
+        raise ValueError(
+            f"the training side has no picture of {', '.join(lacking)}, which the test side has; it has "
+            f"{', '.join(sorted(train)) or 'none at all'}. Unpack all of its folders"
+        )
 
 
 def encoder_of(name: str, options: argparse.Namespace) -> PatchEncoder | None:
@@ -221,12 +240,13 @@ def vectors(
     options: argparse.Namespace,
 ) -> np.ndarray:
     """Give (n, D) vectors, taken from the cache where the same encoder has embedded the same files before."""
+    from histograph.graphs.provenance import describe  # takes seconds to import
+
     if name.startswith("python:"):  # what a module of one's own does may change
         return embedded(encoder, pictures, mpp, options)
-    weights = Path(name)
-    stamps = [weights.stat()] if weights.is_file() else []
-    stamps += [path.stat() for path in dict.fromkeys(picture.source for picture in pictures)]
-    facts = [name] if encoder is None else [name, encoder.size_px, encoder.mean, encoder.std, options.tokens]
+    stamps = [path.stat() for path in dict.fromkeys(picture.source for picture in pictures)]
+    # its weights, normalisation, size and tokens: another model may come under an old name
+    facts = [name, None if encoder is None else json.dumps(describe(encoder), sort_keys=True)]
     facts += [picture.name for picture in pictures] + [(stamp.st_size, stamp.st_mtime_ns) for stamp in stamps]
     code = zlib.crc32("\n".join(map(str, facts)).encode())
     target = options.cache / f"{slug(name)} {code:08x}.npy"
@@ -264,7 +284,10 @@ def batches(
     """Yield lists of images, two batches read ahead."""
 
     def ready(picture: Picture) -> np.ndarray:
-        image = picture.read()
+        try:
+            image = picture.read()
+        except (ValueError, OSError) as error:
+            raise UnreadablePicture(f"{picture.source}: {picture.name} cannot be read: {error}") from error
         return image if size is None else squared(image, size)
 
     starts = range(0, len(pictures), batch_size)

@@ -37,7 +37,7 @@ if options.data is None:
     data, y, group = PatchDataset(bundled.images), bundled.y, bundled.group
 else:
     suffixes = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
-    paths = sorted(path for path in options.data.rglob("*") if path.suffix.lower() in suffixes)
+    paths = sorted(path for path in options.data.rglob("[!.]*") if path.suffix.lower() in suffixes)
     if not paths:
         parser.error(f"--data: {options.data} holds no file that ends in {', '.join(sorted(suffixes))}")
     data, y, group = PatchDataset(paths), np.array([path.parent.name for path in paths]), None

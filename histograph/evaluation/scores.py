@@ -274,9 +274,14 @@ class _Values:
         parts = []
         for stratum in np.unique(self.stratum):
             rows = np.flatnonzero(self.stratum == stratum)
-            rows = np.repeat(rows, count[rows])
+            times = count[rows]
+            rows = np.repeat(rows, times)
             if len(rows):
-                parts.append(pair_counts(self.y[rows], self.predicted[rows]))
+                found = pair_counts(self.y[rows], self.predicted[rows])
+                # a row that was drawn several times makes no pair with itself
+                parts.append(
+                    found._replace(tied_both=found.tied_both - int((times * (times - 1) // 2).sum()))
+                )
         return PairCounts(*(sum(numbers) for numbers in zip(*parts)))
 
 

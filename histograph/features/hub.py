@@ -45,7 +45,7 @@ def transformers_encoder(
     mean, std : sequence of 3 float, optional
         In place of those in the model's ``preprocessor_config.json``.
     size_px : int, optional
-        Side of its images, in place of that in the model's files.
+        Side of its images, in place of that in the model's files; positions are interpolated.
     tokens : {"cls", "mean", "cls+mean", "mean+std", "all"}, optional
         What the vector is made of; default: the class token where there is one, else the mean.
     name : str, optional
@@ -124,7 +124,7 @@ def timm_encoder(
     mean, std : sequence of 3 float, optional
         In place of those in the model's files.
     size_px : int, optional
-        Side of its images, in place of that in the model's files.
+        Side of its images, in place of that in the model's files; positions are interpolated.
     tokens : {"cls", "mean", "cls+mean", "mean+std", "all"}, optional
         What the vector is made of; default: as the model's makers say, else as timm pools.
     name : str, optional
@@ -168,13 +168,18 @@ def timm_encoder(
     mean, std = mean or told.get("mean"), std or told.get("std")
     if mean is None or std is None:
         raise ValueError(f"encoder 'timm:{model}': its files do not say {_WANTED}")
-    size = size_px or told.get("input_size", (3, 224, 224))[-1]
+    made_for = told.get("input_size", (3, 224, 224))[-1]
+    if size_px and size_px != made_for and hasattr(network, "set_input_size"):
+        with _explained(f"timm:{model}", advice):
+            network.set_input_size(
+                img_size=size_px
+            )  # transformers of a fixed size: positions are interpolated once
     vectors = network if tokens is None else TimmVectors(network, tokens)
     return PatchEncoder(
         vectors.eval().float(),
         mean,
         std,
-        size,
+        size_px or made_for,
         mpp or recipe.mpp,
         name or _short(repository),
         source=f"timm:{model}",
@@ -263,16 +268,10 @@ def _normalisation(
     prepared: Mapping[str, Any], mean: Sequence[float] | None, std: Sequence[float] | None, what: str
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Give mean and std on the scale 0 to 1, whatever the scale of the model's own."""
-    if prepared.get("do_normalize", bool(prepared)):
-        own_mean, own_std = prepared.get("image_mean"), prepared.get("image_std")
-    else:
-        own_mean, own_std = ((0, 0, 0), (1, 1, 1)) if prepared else (None, None)
-    if own_mean is not None and own_std is not None:
-        factor = prepared.get("rescale_factor", 1 / 255) if prepared.get("do_rescale", True) else 1.0
-        # (v factor - mean) / std in terms of v / 255
-        unit = 255 * factor
-        own_mean, own_std = [m / unit for m in own_mean], [s / unit for s in own_std]
-    mean, std = mean or own_mean, std or own_std
+    from histograph.methods.vit_files import unit_normalisation
+
+    told = unit_normalisation(prepared)
+    mean, std = mean or told.get("mean"), std or told.get("std")
     if mean is None or std is None:
         raise ValueError(f"encoder {what!r}: its files do not say {_WANTED}")
     return mean, std

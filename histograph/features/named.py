@@ -221,7 +221,10 @@ def _of_file(path: Path, changes: dict[str, Any]) -> PatchEncoder:
         network, facts = load_vit(path)
     except (FileNotFoundError, ValueError) as error:
         kind_of_error = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind_of_error(f"encoder {str(path)!r}: {error}. Other encoders: {NAMES}") from error
+        raise kind_of_error(
+            f"encoder {str(path)!r}: {error}. What a file does not tell can be said to histograph.methods.load_vit, "
+            f"whose network is an encoder too. Others: {NAMES}"
+        ) from error
     known: dict[str, Any] = {"mean": facts.mean, "std": facts.std, "name": path.stem}
     known = {key: value for key, value in known.items() if value is not None}
     if facts.pooling == "mean" and "tokens" not in changes:

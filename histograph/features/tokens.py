@@ -1,5 +1,6 @@
 """From the tokens of a transformer to one vector an image: the class token, the mean of the others, their spread."""
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -143,10 +144,12 @@ class TransformersVectors(nn.Module):
         if tokens not in (None, *TOKENS):
             raise ValueError(f"tokens must be one of {', '.join(TOKENS)}; found {tokens!r}")
         self.network, self.patch_size, self.tokens = network, patch_size, tokens
+        self._side: Any = getattr(getattr(network, "config", None), "image_size", None)
+        self._interpolates = "interpolate_pos_encoding" in signature(network.forward).parameters
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the vectors (B, D) of normalised images (B, 3, H, W)."""
-        hidden = self.network(pixel_values=images).last_hidden_state
+        hidden = self._hidden(images)
         if hidden.ndim == 4:
             hidden = hidden.flatten(2).transpose(1, 2)
         squares = hidden.shape[1]
@@ -158,11 +161,18 @@ class TransformersVectors(nn.Module):
 
     def all_tokens(self, images: Tensor) -> tuple[Tensor, int]:
         """Give all tokens (B, T, D), and how many of them, the first ones, have no place in the image."""
-        hidden = self.network(pixel_values=images).last_hidden_state
+        hidden = self._hidden(images)
         if self.patch_size is None or hidden.ndim != 3:
             raise ValueError(NO_TOKENS.format(type(self.network).__name__))
         squares = (images.shape[2] // self.patch_size) * (images.shape[3] // self.patch_size)
         return hidden, hidden.shape[1] - squares
+
+    def _hidden(self, images: Tensor) -> Tensor:
+        """Run the network; one that asks for it is told to interpolate its positions for images of another size."""
+        other = self._interpolates and isinstance(self._side, int) and images.shape[2] != self._side
+        return self.network(
+            pixel_values=images, **({"interpolate_pos_encoding": True} if other else {})
+        ).last_hidden_state
 
 
 class TimmVectors(nn.Module):

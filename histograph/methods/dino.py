@@ -185,7 +185,7 @@ class DINO(SelfDistillation):
             If the batch holds no images of that shape.
         """
         image = self._read(batch)
-        crops = [(crop(image) - self.mean) / self.std for crop in self.crops]
+        crops = [self._normalised(crop(image)) for crop in self.crops]
         return crops[:GLOBAL_VIEWS], crops[GLOBAL_VIEWS:]
 
     def represent(self, backbone: Any, views: list[Any]) -> Tensor:
@@ -254,12 +254,18 @@ class DINO(SelfDistillation):
         TypeError, ValueError
             If the batch holds no images of that shape.
         """
-        return (self._read(batch).permute(0, 3, 1, 2) - self.mean) / self.std
+        return self._normalised(self._read(batch).permute(0, 3, 1, 2))
+
+    def _normalised(self, unit: Tensor) -> Tensor:
+        return ((unit - self.mean) / self.std).to(self.mean.dtype)
 
     def _read(self, batch: Any) -> Tensor:
         """Take (B, H, W, 3) colours from 0 to 1 out of a batch."""
         image = read_image(batch, "DINO", ", or train graphs with GraphDINO")
-        return image.to(self.mean.dtype) / 255 if image.dtype == torch.uint8 else image.to(self.mean.dtype)
+        dtype = torch.promote_types(
+            self.mean.dtype, torch.float32
+        )  # colours are cut and jittered in it at least
+        return image.to(dtype) / 255 if image.dtype == torch.uint8 else image.to(dtype)
 
 
 def _crops(config: dict[str, Any]) -> list[View]:

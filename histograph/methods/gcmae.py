@@ -472,11 +472,13 @@ class GCMAE(Method):
             turn = torch.randint(self.orientations, (len(unit),)).to(unit.device)
         elif size == (self.image_size, self.image_size):
             return unit
-        laid = crop_resize(unit.permute(0, 2, 3, 1), box.to(unit.device), self.image_size, turn)
-        return random_stains(laid, self.stain) if self.training and self.stain > 0 else laid
+        # colours have eight bits, and under autocast products would keep fewer
+        with torch.autocast(unit.device.type, enabled=False):
+            laid = crop_resize(unit.permute(0, 2, 3, 1), box.to(unit.device), self.image_size, turn)
+            return random_stains(laid, self.stain) if self.training and self.stain > 0 else laid
 
     def _normalised(self, unit: Tensor) -> Tensor:
-        return (unit - self.mean) / self.std
+        return ((unit - self.mean) / self.std).to(self.network.cls_token.dtype)
 
     def _goal(self, image: Tensor) -> Tensor:
         """Give the colours of the squares, standardised if wanted."""

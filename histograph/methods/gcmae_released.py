@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.masked_autoencoder import MaskedAutoencoder
-from ..nn.memory_bank import Bank, gather_rows
+from ..nn.memory_bank import Bank, gather_rows, mean_over_processes
 
 _EPS = 1e-7
 # of the buffer `params`: negatives, temperature, Z, momentum
@@ -223,10 +223,10 @@ class ReleasedBank(Bank):
             drawn = self._sampler.draw(len(row) * (self.negatives + 1)).view(len(row), -1)
             index = torch.cat([row.unsqueeze(1), drawn.to(row.device)[:, 1:]], dim=1)
         with torch.autocast(v.device.type, enabled=False):
-            score = (self.memory[index] @ v.float().unsqueeze(2)).squeeze(2)
+            score = (self.memory[index].float() @ v.float().unsqueeze(2)).squeeze(2)
             chance = (score / self.temperature).exp()
             if self.params[_Z] < 0:
-                self.params[_Z] = chance.detach().mean() * self.rows
+                self.params[_Z] = mean_over_processes(chance.detach().mean()) * self.rows
             chance = chance / self.params[_Z].clone()
             noise = (index.shape[1] - 1) / self.rows
             own = (chance[:, 0] / (chance[:, 0] + noise + _EPS)).log()

@@ -30,7 +30,8 @@ def read_weights(path: Path) -> tuple[Mapping[Any, Any], dict[str, Any]]:
     content : mapping
         Of the file.
     config : dict
-        Of the folder's ``config.json``, and ``mean`` and ``std`` of its ``preprocessor_config.json``; empty for a file.
+        Of the folder's ``config.json``, and ``mean`` and ``std`` after its ``preprocessor_config.json``, of pixels
+        from 0 to 1; empty for a file.
 
     Raises
     ------
@@ -48,8 +49,8 @@ def read_weights(path: Path) -> tuple[Mapping[Any, Any], dict[str, Any]]:
     config: dict[str, Any] = {}
     if path.is_dir():
         config = _json(path / "config.json")
-        processor = _json(path / "preprocessor_config.json")
-        config |= {key: processor[f"image_{key}"] for key in ("mean", "std") if f"image_{key}" in processor}
+        processor = _json(path / "preprocessor_config.json") or _json(path / "processor_config.json")
+        config |= unit_normalisation(processor.get("image_processor", processor))
         files = [path / name for name in _FILES if (path / name).is_file()]
         if not files:
             raise FileNotFoundError(f"source: the folder {path} has neither {' nor '.join(_FILES)}")
@@ -62,6 +63,36 @@ def read_weights(path: Path) -> tuple[Mapping[Any, Any], dict[str, Any]]:
         raise ValueError(
             f"source: {path} is truncated or not a safetensors file ({error}); copy it again"
         ) from error
+
+
+def unit_normalisation(prepared: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Give mean and std for pixels from 0 to 1, on whatever scale the settings of Hugging Face write theirs.
+
+    Parameters
+    ----------
+    prepared : mapping
+        Of a ``preprocessor_config.json``; empty where there is none.
+
+    Returns
+    -------
+    dict of str to list of float
+        ``mean`` and ``std``, as far as they are told.
+
+    Examples
+    --------
+    >>> unit_normalisation({"image_mean": [102.0], "image_std": [51.0], "do_rescale": False})
+    {'mean': [0.4], 'std': [0.2]}
+    >>> unit_normalisation({"do_normalize": False}), unit_normalisation({})
+    ({'mean': [0.0, 0.0, 0.0], 'std': [1.0, 1.0, 1.0]}, {})
+    """
+    names = ("mean", "std")
+    if not prepared.get("do_normalize", True):
+        told = {"mean": [0.0] * 3, "std": [1.0] * 3}
+    else:
+        told = {name: prepared[f"image_{name}"] for name in names if f"image_{name}" in prepared}
+    # (v factor - mean) / std in terms of v / 255
+    unit = 255 * prepared.get("rescale_factor", 1 / 255) if prepared.get("do_rescale", True) else 255.0
+    return {name: [value / unit for value in told[name]] for name in names if told.get(name)}
 
 
 def flat_tensors(content: Mapping[Any, Any], start: str = "") -> Iterator[tuple[str, Tensor]]:

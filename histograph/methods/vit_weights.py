@@ -128,7 +128,8 @@ def load_vit(
     tensors = dict(flat_tensors(content))
     prefix = find_network(tensors, branch)
     inner = {_unchunked(key.removeprefix(prefix)): v for key, v in tensors.items() if key.startswith(prefix)}
-    layout = layout or _recognise(inner, list(tensors), prefix)
+    # timm names the model in config.json; many of its models have the names of weights that everybody has
+    layout = layout or ("timm" if "architecture" in config else _recognise(inner, list(tensors), prefix))
     family = LAYOUTS[layout]
     pooling = "cls"
     if {"fc_norm.weight", "fc_norm.bias"} <= set(inner) and "norm.weight" not in inner:

@@ -118,7 +118,7 @@ class DINOLoss(nn.Module):
             (R, K) float32 distributions, and the mean of their entropies.
         """
         center = self.center if center is None else center
-        log_p = ((teacher.float() - center) / temperature).log_softmax(-1)
+        log_p = ((teacher.float() - center.float()) / temperature).log_softmax(-1)
         p = log_p.exp()
         return p, -(log_p.mul_(p)).sum(-1).mean()
 

@@ -271,9 +271,7 @@ class MemoryBank(Bank):
             return
         log_mean = scores.flatten().logsumexp(0) - count.sum().log()
         if _processes() > 1:
-            mean = log_mean.double().exp()
-            distributed.all_reduce(mean)
-            log_mean = (mean / _processes()).log().to(log_mean)
+            log_mean = mean_over_processes(log_mean.double().exp()).log().to(log_mean)
         self.log_z = log_mean + math.log(self.rows)
 
 
@@ -318,6 +316,31 @@ def gather_rows(row: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         distributed.all_gather(found, padded)
         joined.append(torch.cat([one[:size] for one, size in zip(found, sizes, strict=True)]))
     return joined[0], joined[1]
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Give the mean of a number over all processes; one process has its own.
+
+    Parameters
+    ----------
+    value : Tensor
+        Of one shape in all processes.
+
+    Returns
+    -------
+    Tensor
+        The same in each.
+
+    Examples
+    --------
+    >>> mean_over_processes(torch.tensor(3.0))
+    tensor(3.)
+    """
+    if _processes() == 1:
+        return value
+    total = value.clone()
+    distributed.all_reduce(total)
+    return total / _processes()
 
 
 def _processes() -> int:

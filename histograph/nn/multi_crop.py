@@ -91,6 +91,11 @@ class View:
         Tensor
             (B, 3, size, size) from 0 to 1.
         """
+        # colours have eight bits, and under autocast products would keep fewer
+        with torch.autocast(image.device.type, enabled=False):
+            return self._drawn(image, generator)
+
+    def _drawn(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
         count, height, width, _ = image.shape
         box = random_boxes(count, height, width, self.scale, generator=generator)
         turn = torch.randint(8 if self.look == "stain" else 2, (count,), generator=generator)

@@ -4,7 +4,7 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -271,7 +271,7 @@ class _Run:
         self.method.train()
         sums: dict[str, float] = {}
         graphs = 0
-        for batch in loader:
+        for batch in _batches(loader):
             self._set_rates()
             terms = self.model(self.fabric.to_device(batch))
             values = {name: float(term.detach()) for name, term in terms.items()}
@@ -341,6 +341,17 @@ class _Run:
             return value
         local = torch.tensor(value, device=self.fabric.device)
         return float(cast(Tensor, self.fabric.all_reduce(local, reduce_op="mean")))
+
+
+def _batches(loader: DataLoader) -> Iterator[Any]:
+    """Begin to read; what is drawn afterwards does not depend on who reads."""
+    # A loader that begins draws a seed for its processes, but not where they stay from one epoch to the next: without
+    # this, crops and masks would depend on num_workers, and a run that was resumed would go another way.
+    torch.empty((), dtype=torch.int64).random_()
+    drawn = torch.get_rng_state()
+    batches = iter(loader)
+    torch.set_rng_state(drawn)
+    return batches
 
 
 def learning_rate(step: int, total: int, settings: Settings) -> float:

@@ -45,6 +45,13 @@ def test_intervals_are_those_of_the_plain_bootstrap_of_groups() -> None:
     assert found.n_groups == 20 and len(found.predictions) == 60
 
 
+def test_a_row_drawn_twice_makes_no_pair_with_itself() -> None:
+    y = np.arange(30) / 30
+    names = ("prediction_probability", "prediction_probability_legacy")
+    found = score_values(y, y, np.arange(30) // 3, metrics=names, n_boot=50).metrics
+    assert all(found[name] == (1.0, 1.0, 1.0) for name in names)
+
+
 def test_pairs_of_two_models_are_not_compared() -> None:
     y = np.array([0.1, 0.2, 0.3, 0.4])
     guess = np.array([10.0, 11, 1, 2])  # right within each model, on scales of their own

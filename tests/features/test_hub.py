@@ -13,6 +13,7 @@ from histograph.features.recipes import RECIPES, recipe_of
 
 MEAN, STD = [0.7, 0.6, 0.5], [0.2, 0.3, 0.25]
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+LARGER = np.zeros((1, 48, 48, 3), np.uint8)
 PREPARED = {"image_mean": MEAN, "image_std": STD, "do_normalize": True, "size": {"height": 32, "width": 32}}
 
 
@@ -221,6 +222,25 @@ def test_timm_pools_by_itself_or_by_recipe(timm):
     }
 
 
+def test_images_of_another_size(transformers, timm, folder, monkeypatch):
+    asked = []
+
+    def forward(self, pixel_values, interpolate_pos_encoding=False):
+        asked.append((pixel_values.shape[2], interpolate_pos_encoding))
+        return SimpleNamespace(last_hidden_state=self.forward_features(pixel_values))
+
+    monkeypatch.setattr(Tokens, "forward", forward)
+    monkeypatch.setattr(Tokens, "config", SimpleNamespace(image_size=32), raising=False)
+    for size in (32, 48):
+        load_encoder(f"hf:{folder}", size_px=size).encode(np.zeros((1, size, size, 3), np.uint8))
+    assert asked == [(32, False), (48, True)]
+    monkeypatch.setattr(
+        Tokens, "set_input_size", lambda self, img_size: asked.append(img_size), raising=False
+    )
+    assert load_encoder("timm:x", size_px=48).size_px == 48 and asked.pop() == 48
+    assert load_encoder("timm:x", size_px=32).size_px == 32 and len(asked) == 2
+
+
 def test_timm_errors_say_what_to_do(timm):
     timm.error = error_of("LocalEntryNotFoundError", FileNotFoundError)
     with pytest.raises(FileNotFoundError, match="timm:local-dir:/path/to/UNI"):
@@ -271,6 +291,7 @@ def test_real_transformers(folder, kind):
     expected = hidden[:, 0] if kind != "ResNet" else hidden.mean((2, 3))
     encoder = load_encoder(f"hf:{folder}")
     torch.testing.assert_close(encoder.encode(IMAGES), expected, atol=1e-5, rtol=1e-5)
+    assert load_encoder(f"hf:{folder}", size_px=48).encode(LARGER).isfinite().all()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -289,3 +310,4 @@ def test_real_timm(tmp_path):
         expected = network(normalised())
     encoder = load_encoder(f"timm:local-dir:{tmp_path}")
     torch.testing.assert_close(encoder.encode(IMAGES), expected, atol=1e-5, rtol=1e-5)
+    assert load_encoder(f"timm:local-dir:{tmp_path}", size_px=48).encode(LARGER).isfinite().all()

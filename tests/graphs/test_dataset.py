@@ -25,6 +25,7 @@ def folder(tmp_path):
 
 
 def test_whole_graphs_of_a_folder(folder):
+    (folder / "._s0.safetensors").write_bytes(b"of another system")
     data = GraphDataset(folder)
     assert len(data) == 3 and data.slide_ids == ["s0", "s1", "s2"] and data.windows == [None] * 3
     assert isinstance(data[0], HeteroData) and data[-1].slide_id == "s2"

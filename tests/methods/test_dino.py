@@ -351,6 +351,21 @@ def test_half_precision():
     assert math.isfinite(log["loss"].iloc[0]) and isinstance(network.loss, DINOLoss)
 
 
+@pytest.mark.parametrize("official", [False, True])
+def test_crops_are_cut_in_full_precision(official):
+    """Under autocast they are the same, and a network of any precision reads them."""
+    network, batch = method(official_compat=official), patches(size=24)
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        network.to(dtype)
+        torch.manual_seed(1)
+        expected = [crop for views in network.views(batch) for crop in views]
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.manual_seed(1)
+            found = [crop for views in network.views(batch) for crop in views]
+        assert all(torch.equal(a, b) and a.dtype == dtype for a, b in zip(expected, found, strict=True))
+        assert network(batch)["loss"].isfinite() and network.encode(batch).graph.dtype == dtype
+
+
 @pytest.mark.parametrize(
     ("argument", "value"),
     [

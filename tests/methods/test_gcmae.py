@@ -217,6 +217,23 @@ def test_stains_of_training():
     assert torch.equal(method.eval()._laid(picture), picture)
 
 
+@pytest.mark.parametrize("official", [False, True])
+def test_patches_are_cut_in_full_precision(batch, data, official):
+    """Under autocast they are the same, and a network of any precision reads them."""
+    method = small(stain=0.0 if official else 0.3, negatives=4, official_compat=official).train()
+    method.before_epoch(0, data)
+    unit = method._read(batch)
+    laid = []
+    for mixed in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            laid.append(method._laid(unit))
+    assert torch.equal(laid[0], laid[1]) and laid[1].dtype == torch.float32
+    for dtype in (torch.bfloat16, torch.float64):
+        assert method.to(dtype)(batch)["loss"].isfinite()
+        assert method.encode(batch).graph.dtype == dtype
+
+
 def test_training_learns_and_resumes(data, tmp_path):
     """Hidden stripes are restored, patches are told apart, and an interrupted run ends the same."""
     settings = {"batch_size": 6, "lr": 3e-3, "progress": False, "accelerator": "cpu"}

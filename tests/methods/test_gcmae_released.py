@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 import histograph as hg
 from histograph.methods import GCMAE, Patches, load_method, load_released, to_released
 from histograph.methods.gcmae_released import AliasSampler, ReleasedBank, released_learning_rate
-from histograph.nn import VisionTransformer
+from histograph.nn import VisionTransformer, memory_bank
 from histograph.training import PatchDataset
 
 ROOT = Path(__file__).parent.parent.parent
@@ -153,6 +153,22 @@ def test_more_negatives_than_rows():
         assert torch.equal(bank.params, first)
         bank.start(2)
         assert bank.params[2] == -1
+
+
+def test_z_is_the_mean_of_all_processes(monkeypatch):
+    """Spec 6.21: a process that kept a Z of its own would contrast otherwise than the others, also after a resume."""
+    torch.manual_seed(0)
+    bank, v, row = (
+        ReleasedBank(4, rows=6, negatives=5),
+        normalize(torch.randn(2, 4), dim=1),
+        torch.tensor([1, 4]),
+    )
+    index = torch.tensor([[1, 0, 2], [4, 4, 5]])
+    mean = (bank.memory[index] @ v.unsqueeze(2)).squeeze(2).div(0.07).exp().mean()
+    monkeypatch.setattr(memory_bank, "_processes", lambda: 2)
+    monkeypatch.setattr(memory_bank.distributed, "all_reduce", lambda value: value.add_(3 * value))
+    bank.contrast(v, row, index)
+    assert torch.allclose(bank.params[2], 6 * (mean + 3 * mean) / 2, rtol=1e-5)
 
 
 def test_released_files_go_both_ways(tmp_path):

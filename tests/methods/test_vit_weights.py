@@ -376,6 +376,25 @@ def test_folder_of_hugging_face_tells_heads_norms_and_normalisation(tmp_path):
         load_vit(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "prepared", "mean", "std"),
+    [
+        ("preprocessor_config.json", {"do_normalize": False, "image_mean": [9] * 3}, (0.0,) * 3, (1.0,) * 3),
+        ("preprocessor_config.json", {"do_rescale": False}, (0.4,) * 3, (0.2,) * 3),
+        ("preprocessor_config.json", {"rescale_factor": 1 / 127.5}, (51.0,) * 3, (25.5,) * 3),
+        ("processor_config.json", {"image_processor": {"do_rescale": False}}, (0.4,) * 3, (0.2,) * 3),
+    ],
+)
+def test_folder_of_hugging_face_tells_normalisation_on_its_own_scale(tmp_path, name, prepared, mean, std):
+    save_file(vit_state_dict(made(), "hf-vit"), tmp_path / "model.safetensors")
+    told = {"image_mean": [102.0] * 3, "image_std": [51.0] * 3}
+    inner = prepared.get("image_processor", prepared)
+    prepared = {"image_processor": told | inner} if inner is not prepared else told | prepared
+    (tmp_path / name).write_text(json.dumps(prepared))
+    _, facts = load_vit(tmp_path, heads=4)
+    assert facts.mean == pytest.approx(mean) and facts.std == pytest.approx(std)
+
+
 def test_folder_of_timm_tells_normalisation(tmp_path):
     torch.save(vit_state_dict(made(layer_scale=0.5), "timm"), tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(
@@ -383,6 +402,15 @@ def test_folder_of_timm_tells_normalisation(tmp_path):
     )
     _, facts = load_vit(tmp_path, heads=4)
     assert (facts.layout, facts.mean, facts.std) == ("timm", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_folder_of_timm_is_one_whatever_the_names_of_its_weights(tmp_path):
+    torch.save(vit_state_dict(made(), "timm"), tmp_path / "pytorch_model.bin")
+    assert load_vit(tmp_path, heads=4)[1].layout == "vit"
+    (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
+    network, facts = load_vit(tmp_path, heads=4)
+    assert facts.layout == "timm" and network.antialias
+    assert load_vit(tmp_path, layout="dino", heads=4)[1].layout == "dino"
 
 
 # --- what cannot be read -----------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def files(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("no image")
+    (tmp_path / "a" / "._2.png").write_text("what a Mac keeps beside an image")
     return tmp_path, images
 
 

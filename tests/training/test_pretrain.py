@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from torch_geometric.data import HeteroData
 
 from histograph.methods import HMGDM, Embedding, Method, load_method
 from histograph.training import pretrain
-from histograph.training.loop import Settings, learning_rate
+from histograph.training.loop import Settings, _batches, learning_rate
 from tests.methods.graphs import graph, striped
 
 QUIET = {"accelerator": "cpu", "progress": False}
@@ -66,6 +67,16 @@ def test_interrupted_run_ends_with_the_same_weights(tmp_path, checkpoint_every):
     logged = pd.read_csv(tmp_path / "b" / "log.csv")
     pd.testing.assert_frame_equal(logged, resumed, check_exact=False)
     assert same(load_method(tmp_path / "b" / "method.safetensors"), straight)
+
+
+def test_random_numbers_do_not_depend_on_who_reads():
+    """Processes that stay draw a seed once, others each epoch: what follows must be the same."""
+    found = []
+    for workers in (0, 1):
+        loader = DataLoader(range(4), 2, num_workers=workers, persistent_workers=workers > 0)
+        torch.manual_seed(0)
+        found.append([(len(list(_batches(loader))), torch.rand(2).tolist()) for _ in range(3)])
+    assert found[0] == found[1] and found[0][0] != found[0][1]
 
 
 def test_finished_run_is_not_run_again_and_resume_false_starts_afresh(tmp_path):
