@@ -61,7 +61,11 @@ class Pair(NamedTuple):
         """Return the RGB image and the labels, both of one shape."""
         with open_slide(self.image, mpp=mpp) as slide:
             image = slide.read_region(0, 0, *slide.size_um)
-        label = np.asarray(Image.open(self.label))
+        try:
+            with Image.open(self.label) as file:
+                label = np.asarray(file)
+        except OSError as error:
+            raise SystemExit(f"{self.label}: cannot be read ({error}); copy it again") from error
         if label.ndim != 2 or label.dtype.kind not in "iu":
             raise SystemExit(
                 f"{self.label}: must have one channel of whole numbers; found shape {label.shape} of {label.dtype}"
@@ -79,10 +83,11 @@ def pairs(folder: Path) -> list[Pair]:
     for name in ("images", "labels"):
         if not (folder / name).is_dir():
             raise SystemExit(f"--data: must be a folder with images/ and labels/; found no {folder / name}")
-    images = sorted(path for path in (folder / "images").iterdir() if path.suffix.lower() in SUFFIXES)
+    images = sorted(path for path in (folder / "images").iterdir() if _is_picture(path))
     if not images:
         raise SystemExit(f"--data: found no PNG, TIFF or JPEG in {folder / 'images'}")
-    found = [Pair(path, folder / "labels" / f"{path.stem}.png") for path in images]
+    labels = {path.stem: path for path in (folder / "labels").iterdir() if path.suffix.lower() == ".png"}
+    found = [Pair(path, labels.get(path.stem, folder / "labels" / f"{path.stem}.png")) for path in images]
     if missing := [pair.label.name for pair in found if not pair.label.is_file()]:
         raise SystemExit(
             f"--data: {folder / 'labels'} lacks {', '.join(missing[:5])}"
@@ -91,6 +96,11 @@ def pairs(folder: Path) -> list[Pair]:
     if len({pair.image.stem for pair in found}) < len(found):
         raise SystemExit(f"--data: some images in {folder / 'images'} have one name and differ in the suffix")
     return found
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its name; those that begin with a dot are of the system."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def recipe(image: NDArray[np.uint8], mpp: float) -> NDArray[np.int32]:
@@ -209,7 +219,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
             parser.error(f"--{name.replace('_', '-')}: expected a positive number of µm, found {value}")
+    for name in ("csv", "markdown"):
+        if (path := getattr(options, name)) is not None and not path.parent.is_dir():
+            parser.error(f"--{name}: there is no folder {path.parent}")
     data = pairs(options.data)[: options.limit]
+    for pair in data[1:]:
+        pair.read(options.mpp)  # so that the last one is not found broken after an hour
     first, _ = data[0].read(options.mpp)
     names = [*(options.backends or DEFAULT), RECIPE]
     results = [scored(name, find, data, options.mpp) for name, find in usable(names, first, options)]

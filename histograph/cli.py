@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from histograph.cli_networks import USUAL, check_options, network_of, regions_of, usual_of
-from histograph.cli_nuclei import UNFINISHED, remove_unfinished, write_nuclei
+from histograph.cli_nuclei import UNFINISHED, check_targets, remove_unfinished, write_nuclei
 
 app = typer.Typer(
     add_completion=False,
@@ -210,7 +210,7 @@ def convert(
     ] = None,
     node_type: Annotated[str | None, typer.Option(help="With --to: which layer of graphs.")] = None,
     check_rings: Annotated[
-        bool, typer.Option(help="Refuse GeoJSON whose rings cross; otherwise fill by the even-odd rule.")
+        bool, typer.Option(help="Refuse polygons whose rings cross; otherwise fill by the even-odd rule.")
     ] = True,
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel of all slides.")] = None,
     mpp_table: Annotated[
@@ -279,7 +279,9 @@ def _convert_objects(
     if to not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}; found {to}", param_hint="--to")
     failed = False
-    for path in _expand(files, frozenset({*ENTITY_SUFFIXES, ".safetensors"}), "file of objects"):
+    found = _expand(files, frozenset({*ENTITY_SUFFIXES, ".safetensors"}), "file of objects")
+    check_targets(found, [converted_name(path, out, to) for path in found])
+    for path in found:
         target = converted_name(path, out, to)
         if target.exists() and not overwrite and not target.samefile(path):
             print(f"{'skipped':8s} {path.name}: {target} is there")
@@ -540,7 +542,10 @@ def _expand(paths: list[Path], suffixes: frozenset[str], what: str) -> list[Path
         if not path.exists():
             raise FileNotFoundError(f"no {what} at {path}: check the path")
         if path.is_dir() and path.suffix.lower() not in suffixes:  # a .zarr is one file to its users
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
+            # what other systems leave beside files, such as "._slide.svs", begins with a dot
+            found = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")
+            )
             if not found:
                 raise FileNotFoundError(f"the folder {path} holds no {what} ({', '.join(sorted(suffixes))})")
             files += found

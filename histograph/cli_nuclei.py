@@ -25,6 +25,33 @@ def remove_unfinished(out: Path) -> None:
         folder.rmdir()
 
 
+def check_targets(sources: list[Path], targets: list[Path]) -> None:
+    """Refuse files whose results would have one name, before one of them takes the place of the other.
+
+    Parameters
+    ----------
+    sources
+        What is read.
+    targets
+        What is written of each.
+
+    Raises
+    ------
+    typer.BadParameter
+        If two are the same.
+
+    Examples
+    --------
+    >>> check_targets([Path("a/1.svs"), Path("b/2.svs")], [Path("1.csv"), Path("2.csv")])
+    """
+    first: dict[Path, Path] = {}
+    for source, target in zip(sources, targets, strict=True):
+        if first.setdefault(target, source) is not source:
+            raise typer.BadParameter(
+                f"{first[target]} and {source} would both be written to {target}; give each an --out of its own"
+            )
+
+
 def write_nuclei(
     slides: list[Path], out: Path, to: str, mpp: float | None, overwrite: bool, arguments: dict[str, Any]
 ) -> bool:
@@ -53,7 +80,7 @@ def write_nuclei(
     Raises
     ------
     typer.BadParameter
-        If the format is unknown.
+        If the format is unknown, or two slides have one name.
 
     Examples
     --------
@@ -66,6 +93,7 @@ def write_nuclei(
 
     if to not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}; found {to}", param_hint="--to")
+    check_targets(slides, [out / f"{path.stem}{FORMATS[to]}" for path in slides])
     fine = True
     for path in slides:
         target = out / f"{path.stem}{FORMATS[to]}"

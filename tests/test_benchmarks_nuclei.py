@@ -62,6 +62,22 @@ def copied(tmp_path):
     return folder, sorted((folder / "labels").iterdir())[0]
 
 
+def test_folders_as_they_come(tmp_path):
+    folder, label = copied(tmp_path)
+    label.rename(label.with_name("a. b.c.PNG"))
+    image = next(path for path in (folder / "images").iterdir() if path.stem == label.stem)
+    image.rename(image.with_name(f"a. b.c{image.suffix.upper()}"))
+    (folder / "images" / "._a. b.c.png").write_bytes(b"of the system")
+    (folder / "images" / "older.png").mkdir()
+    found = script.pairs(folder)
+    assert len(found) == 2 and "a. b.c.PNG" in {pair.label.name for pair in found}
+    for pair in found:
+        pixels, labels = pair.read(0.4)
+        assert pixels.shape[:2] == labels.shape
+    with pytest.raises(SystemExit):  # before hours of work, not after
+        script.main(["--data", str(folder), "--csv", str(tmp_path / "nowhere" / "a.csv")])
+
+
 def test_a_bad_folder_is_named(tmp_path):
     def message(folder):
         with pytest.raises(SystemExit) as stopped:
@@ -74,6 +90,8 @@ def test_a_bad_folder_is_named(tmp_path):
     assert "as large as its image, 128 x 112 px; found 4 x 3" in message(folder)
     Image.fromarray(np.ones((112, 128, 3), np.uint8)).save(label)
     assert "one channel of whole numbers" in message(folder)
+    label.write_bytes(b"no picture")
+    assert f"{label.name}: cannot be read" in message(folder)
     label.unlink()
     assert f"labels lacks {label.name}" in message(folder)
     for path in (folder / "images").iterdir():

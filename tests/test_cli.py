@@ -74,6 +74,7 @@ def test_build_then_skip(picture, tmp_path, capsys):
 
 
 def test_build_takes_folders(picture, tmp_path):
+    (picture.parent / f"._{picture.name}").write_bytes(b"of another system")
     assert run("build", picture.parent, "--out", tmp_path, "--mpp", "0.5", "--entities", "patch") == 0
     assert hg.load(tmp_path / "stained.safetensors").node_types == ["patch"]
 

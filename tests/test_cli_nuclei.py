@@ -44,6 +44,20 @@ def test_a_broken_slide_does_not_stop_the_rest(picture, tmp_path, capsys):
     assert [path.name for path in out.iterdir()] == ["stained.csv"]
 
 
+def test_slides_of_one_name_do_not_replace_each_other(picture, tmp_path, capsys):
+    other = tmp_path / "stained.tif"
+    other.write_bytes(b"never read")
+    assert run("nuclei", picture, other, "--out", tmp_path / "out", "--mpp", 0.5, "--to", "csv") == 2
+    said = capsys.readouterr()
+    message = "".join((said.out + said.err).replace("│", " ").split())
+    assert "stained.tifwouldbothbewrittento" in message and not (tmp_path / "out").exists()
+    for name in ("a.json", "a.geojson"):
+        (tmp_path / name).write_text("[]")
+    files = [tmp_path / "a.json", tmp_path / "a.geojson"]
+    assert run("convert", *files, "--to", "csv", "--out", tmp_path / "out", "--overwrite") == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_stardist_from_the_command_line(picture, tmp_path):
     words = ("--mpp", 0.5, "--segment", "stardist-torch", "--segment-model", MODEL, "--segment-mpp", 0.5)
     assert run("nuclei", picture, "--out", tmp_path, "--to", "csv", "--everywhere", *words) == 0

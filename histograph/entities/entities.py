@@ -491,7 +491,7 @@ def as_instance_map(instance_map: ArrayLike) -> NDArray[np.int64]:
     if labelled.dtype.kind not in "iu":
         raise TypeError(
             f"instance_map: expected integers, found {labelled.dtype}; label a boolean mask first, for example with "
-            "skimage.measure.label."
+            "skimage.measure.label, and turn labels that are whole to integers with astype(int)."
         )
     if labelled.ndim != 2:
         raise ValueError(f"instance_map: expected two axes (row, column), found shape {labelled.shape}.")

@@ -140,6 +140,8 @@ def nuclei(
     mpp = 0.5 if mpp is None else mpp
     chosen = _settings(settings)
     _check(mpp, tile_um, workers)
+    if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+        raise ValueError(f"threshold: expected an amount of stain of at least 0, found {threshold}.")
     search = _search(slide, mpp, resolve_mask(slide, mask), stains, threshold, chosen)
     about = {**search.parameters, "tile_um": float(tile_um)}
     kept = keep_parts(resume, slide, search.mask, about)
@@ -359,12 +361,17 @@ def _settings(values: dict[str, float]) -> NucleusSettings:
             raise TypeError(f"{name}: no such setting of nuclei; expected one of {', '.join(names)}.")
         if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
             raise ValueError(f"{name}: expected a number of at least 0, found {value!r}.")
-    return NucleusSettings(**values)
+    chosen = NucleusSettings(**values)
+    if chosen.min_area_um2 > chosen.max_area_um2:
+        raise ValueError(
+            f"min_area_um2: expected no more than max_area_um2, found {chosen.min_area_um2} and {chosen.max_area_um2}."
+        )
+    return chosen
 
 
 def _check(mpp: float, tile_um: float, workers: int) -> None:
     for name, value in (("mpp", mpp), ("tile_um", tile_um)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name}: expected a positive number of µm, found {value}.")
-    if workers < 1:
-        raise ValueError(f"workers: expected at least 1 thread, found {workers}.")
+    if workers != int(workers) or workers < 1:
+        raise ValueError(f"workers: expected a whole number of threads, at least 1, found {workers}.")

@@ -68,7 +68,7 @@ class KeptParts:
         Raises
         ------
         ValueError
-            If the tiles that are there were made with something else; the message says with what.
+            If the tiles that are there were made with something else, the message says with what; or it is not known.
         OSError
             If the folder cannot be made.
 
@@ -92,7 +92,12 @@ class KeptParts:
         text = json.dumps(about, sort_keys=True, indent=1)
         path = own / _ABOUT
         if path.exists():
-            _compare(json.loads(path.read_text()), json.loads(text), own)
+            _compare(_known(path), json.loads(text), own)
+        elif any(own.glob("tile-*.npz")):
+            raise ValueError(
+                f"resume: {own} holds tiles but no {_ABOUT}, so that nobody knows what they were made with; delete it "
+                "to begin anew"
+            )
         else:
             with atomic_path(path) as part:
                 part.write_text(text)
@@ -200,6 +205,19 @@ def _fingerprint(slide: Slide) -> str:
         for x in np.linspace(0, max(width - side, 0), _FIELDS):
             digest.update(slide.read_region(float(x), float(y), side, side, mpp).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """Read what tiles were made with."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        found = error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"resume: {path} is damaged ({found}); delete the folder {path.parent} to begin anew"
+        )
+    return found
 
 
 def _compare(kept: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -196,7 +196,7 @@ def _values(
         if high - low < _LEAST_CONTRAST:
             return np.zeros(1), np.full(1, 255.0)
         return np.full(1, low), np.full(1, high)
-    if len(normalise) != 2:
+    if not isinstance(normalise, tuple | list | np.ndarray) or len(normalise) != 2:
         raise ValueError(f"normalise: expected what becomes 0 and what becomes 1, found {normalise!r}")
     low, high = (np.atleast_1d(np.asarray(value, np.float64)) for value in normalise)
     if not all(value.shape in ((1,), (3,)) for value in (low, high)) or not (high > low).all():
@@ -222,8 +222,8 @@ def _check(model: StarDistModel, tile_um: float, workers: int, max_radius_um: fl
     for name, value in (("tile_um", tile_um), ("max_radius_um", max_radius_um)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name}: expected a positive number of µm, found {value}.")
-    if workers < 1:
-        raise ValueError(f"workers: expected at least 1 thread, found {workers}.")
+    if workers != int(workers) or workers < 1:
+        raise ValueError(f"workers: expected a whole number of threads, at least 1, found {workers}.")
     if window_px != int(window_px) or window_px < 1:
         raise ValueError(f"window_px: expected a whole number of pixels, found {window_px}.")
     if model.config.n_channel_in != 3:

@@ -10,6 +10,7 @@ import os
 import re
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ ALIASES = {
 }
 # The best weights before the last ones, then whatever else there is.
 _WEIGHTS = ("weights_best.h5", "weights_best.weights.h5", "weights_last.h5", "weights_last.weights.h5")
-_HEADER = "stardist"
+_HEADER, _VERSION = "stardist", 1
 _DEFAULT_THRESHOLDS = {"prob": 0.5, "nms": 0.4}  # of the stardist package, where thresholds.json is missing
 
 
@@ -192,7 +193,7 @@ def save_stardist(model: StarDistModel, path: str | os.PathLike[str]) -> None:
     if path.suffix != ".safetensors":
         raise ValueError(f"path: expected a name that ends in .safetensors, found {path.name!r}")
     facts = {
-        "version": 1,
+        "version": _VERSION,
         "config": model.config.to_dict(),
         "thresholds": {"prob": model.prob_thresh, "nms": model.nms_thresh},
         "name": model.name,
@@ -215,13 +216,29 @@ def _read_safetensors(path: Path) -> StarDistModel:
         raise ValueError(f"{path}: not a readable safetensors file ({error}); copy it again") from error
     if header is None:
         raise ValueError(f"{path}: its header says nothing of StarDist; write it with save_stardist")
-    facts = json.loads(header)
+    try:
+        return _from_header(json.loads(header), tensors, path)
+    except (KeyError, TypeError, IndexError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path}: its header is not what save_stardist writes ({type(error).__name__}: {error}); write it again"
+        ) from error
+
+
+def _from_header(facts: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> StarDistModel:
+    """Put together what a file of ours holds."""
+    if facts["version"] != _VERSION:
+        raise ValueError(
+            f"{path}: its header is of version {facts['version']!r}, expected {_VERSION}; use a newer histograph"
+        )
     network = StarDistNet(StarDistConfig.from_dict(facts["config"]))
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     if expected != found:
         differ = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
         raise ValueError(f"{path}: weights do not fit the config in its header, first {differ[0]!r}")
+    broken = sorted(key for key, value in tensors.items() if not value.isfinite().all())
+    if broken:
+        raise ValueError(f"{path}: weights {broken[0]!r} are not finite; the training went wrong")
     network.load_state_dict(tensors)
     thresholds, percentiles = facts["thresholds"], facts["percentiles"]
     return StarDistModel(
@@ -243,6 +260,11 @@ def _read_package(path: Path) -> StarDistModel:
     thresholds = _DEFAULT_THRESHOLDS | (
         _json(files, "thresholds.json", path) if "thresholds.json" in files else {}
     )
+    for key in _DEFAULT_THRESHOLDS:
+        if type(thresholds[key]) not in (int, float) or not 0 <= thresholds[key] <= 1:
+            raise ValueError(
+                f"{path}: thresholds.json: {key}: expected a number from 0 to 1, found {thresholds[key]!r}"
+            )
     try:
         network = StarDistNet(StarDistConfig.from_dict(config))
     except (ValueError, TypeError) as error:
@@ -310,6 +332,14 @@ def _files(path: Path) -> dict[str, bytes]:
         raise ValueError(
             f"{path}: expected a StarDist folder, a zip of one or a .safetensors file, found none of them"
         )
+    try:
+        return _unzipped(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy it again") from error
+
+
+def _unzipped(path: Path) -> dict[str, bytes]:
+    """Return the files of the one model in a zip."""
     with zipfile.ZipFile(path) as packed:
         names = [n for n in packed.namelist() if not n.startswith("__MACOSX")]
         folders = sorted(
@@ -317,6 +347,11 @@ def _files(path: Path) -> dict[str, bytes]:
         )
         if not folders:
             return {}
+        beside = [n for n in folders if n.count("/") == folders[0].count("/")]
+        if len(beside) > 1:
+            raise ValueError(
+                f"{path}: expected one model, found {', '.join(beside)}; unpack it and choose one"
+            )
         inside = [n for n in names if n.startswith(folders[0]) and "/" not in n[len(folders[0]) :]]
         return {n[len(folders[0]) :]: packed.read(n) for n in inside if not n.endswith("/")}
 
@@ -410,6 +445,10 @@ def _copy(arrays: dict[str, NDArray], wanted: Mapping[str, Any], layer: str, whe
         array = arrays.get(name, arrays.get(str(number)))
         if array is None:
             raise ValueError(f"{where}: no {name} of layer {layer!r}, which its config.json asks for")
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(
+                f"{where}: {name} of layer {layer!r}: expected finite floats; the file is damaged"
+            )
         if name == "kernel" and array.ndim == 4:
             array = array.transpose(3, 2, 0, 1)
         if array.shape != tuple(target.shape):

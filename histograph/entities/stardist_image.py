@@ -78,6 +78,11 @@ def stardist_instances(
             f"{np.shape(image)} of {pixels.dtype}; see histograph.entities.stardist_runtime.scaled"
         )
     height, width = pixels.shape[:2]
+    if not pixels.size or not np.isfinite(pixels).all():
+        raise ValueError(
+            f"image: expected finite values, at least one pixel; found shape {np.shape(image)}, "
+            f"{pixels.size - int(np.isfinite(pixels).sum())} not finite"
+        )
     pad = [(0, -side % divisor) for side, divisor in zip((height, width), config.divisor)]
     outputs = make_runner(loaded, backend, mixed_precision, device)(
         np.pad(pixels, (*pad, (0, 0)), mode="reflect")

@@ -42,7 +42,7 @@ def keras_network(model: StarDistModel) -> Any:
     """
     try:
         from stardist.models import Config2D, StarDist2D
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # without TensorFlow csbdeep raises a RuntimeError
         raise ImportError(
             "backend 'keras' needs stardist and TensorFlow: pip install 'histograph[stardist]', or use "
             f"backend='torch', which runs the same model ({error})"

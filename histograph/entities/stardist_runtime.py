@@ -60,7 +60,7 @@ def make_runner(
     Raises
     ------
     ValueError
-        If the backend is unknown, or an option does not go with it.
+        If the backend is unknown, an option does not go with it, or there is no such device.
     ImportError
         If a package is missing; the message says how to install it.
 
@@ -87,7 +87,13 @@ def make_runner(
 
 
 def _torch_runner(model: StarDistModel, mixed_precision: bool, device: Any) -> Runner:
-    target = torch.device("cpu" if device is None else device)
+    try:
+        target = torch.device("cpu" if device is None else device)
+        torch.zeros(1, device=target)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        raise ValueError(
+            f"device: {str(device)!r} is not to be had here ({error}); leave it out for the CPU"
+        ) from error
     dtype = torch.bfloat16 if mixed_precision else torch.float32
     network: Any = copy.deepcopy(model.network).eval()
     network = network.to(device=target, dtype=dtype, memory_format=torch.channels_last)

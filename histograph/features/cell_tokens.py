@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from histograph.entities.within import check_slide
+
 from .crops import iter_crops
 from .encoder import MixedPrecision, PatchEncoder, run_module
 from .table import FeatureTable
@@ -167,6 +169,8 @@ def cell_tokens(
     ------
     ValueError
         When the encoder gives no tokens or no number, its pixel size is not known, or an argument is out of range.
+    TypeError
+        When `slide` is no open slide.
 
     Examples
     --------
@@ -179,6 +183,7 @@ def cell_tokens(
     """
     from tqdm.auto import tqdm
 
+    check_slide(slide)
     if not isinstance(encoder, PatchEncoder):
         from .named import load_encoder
 

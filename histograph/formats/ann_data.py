@@ -10,6 +10,8 @@ from scipy import sparse
 
 from ..entities.entities import Entities
 from .ann_entities import KEY, add_type_colors, matrix_columns
+from .ids import row_ids
+from .tables import type_words
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -125,9 +127,10 @@ def _obs(ids: list[str], types: Any, names: Any, area: Any) -> Any:
 
     obs = _frame(ids)
     if types is not None:
-        names = sorted(set(np.asarray(types).tolist()) - {""}) if names is None else list(names)
+        types = type_words(types)
+        names = sorted(set(types.tolist()) - {""}) if names is None else list(names)
         known = {name: number for number, name in enumerate(names)}
-        codes = [known.get(name, -1) for name in np.asarray(types).tolist()]
+        codes = [known.get(name, -1) for name in types.tolist()]
         obs["type"] = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
     if area is not None:
         obs["area_um2"] = area
@@ -167,8 +170,10 @@ def _add_facts(table: AnnData, library: str, area: Any) -> None:
 
 def _entities(anndata: Any, source: Entities, library: str) -> AnnData:
     """Entities as a table: numbers are features, words and what `X` cannot hold exactly go to obs."""
+    if "area_um2" in source.columns:
+        raise ValueError("columns: 'area_um2' would come twice in the table, for it is the area; rename it")
     values, names = matrix_columns({n: c for n, c in source.columns.items() if n not in ("id", "type")})
-    ids = np.asarray(source.columns.get("id", source.label)).astype(np.str_).tolist()
+    ids = row_ids(source).astype(np.str_).tolist()
     table = anndata.AnnData(
         X=np.zeros((len(source), 0), np.float32) if values is None else values,
         obs=_obs(ids, source.columns.get("type"), None, source.area),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..entities.entities import Entities
+from .pixels import pixel_frame
 from .polygon_batch import reordered
-from .tables import whole_ids
+from .tables import type_words, whole_ids
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,17 +71,16 @@ def table_columns(table: AnnData, without: tuple[str, ...] = ()) -> dict[str, ND
     Returns
     -------
     dict
-        "" stands for a word that is missing.
+        "" stands for a word that is missing; "obs id" is a column called "id".
 
     Raises
     ------
     ValueError
         A name is in `obs` and in `var_names`, or comes twice.
     """
-    values = table.X if table.X is not None else np.zeros((table.n_obs, 0), np.float32)
-    values = values.toarray() if hasattr(values, "toarray") else np.asarray(values)
+    values = table.X.toarray() if hasattr(table.X, "toarray") else np.asarray(table.X)
     columns: dict[str, NDArray[Any]] = {}
-    for number, name in enumerate(map(str, table.var_names)):
+    for number, name in enumerate([] if table.X is None else map(str, table.var_names)):
         if name in columns or name in table.obs:
             raise ValueError(f"column {name!r} comes twice, in var_names and obs; rename one")
         columns[name] = np.ascontiguousarray(values[:, number])
@@ -91,6 +92,10 @@ def table_columns(table: AnnData, without: tuple[str, ...] = ()) -> dict[str, ND
             columns[str(name)] = column.to_numpy()
         else:
             columns[str(name)] = column.astype(object).where(column.notna(), "").to_numpy().astype(np.str_)
+    if "id" in columns:  # the ids are the obs_names
+        columns["obs id"] = columns.pop("id")
+    if "type" in columns:
+        columns["type"] = type_words(columns["type"])
     own = table.uns.get(KEY, {})
     known = zip(map(str, own.get("columns", ())), map(str, own.get("dtypes", ())), strict=True)
     order = {name: dtype for name, dtype in known if name in columns}
@@ -120,7 +125,7 @@ def type_colors(table: AnnData) -> dict[str, list[int]]:
     return {
         str(name): [int(color[k : k + 2], 16) for k in (1, 3, 5)]
         for name, color in zip(names, colors, strict=False)
-        if len(color) >= 7 and color[0] == "#"
+        if re.fullmatch("#[0-9a-fA-F]{6,8}", color)
     }
 
 
@@ -200,14 +205,18 @@ def entities_from_anndata(
     pos = np.asarray(table.obsm["spatial"], np.float64)
     if pos.ndim != 2 or pos.shape[1] != 2:
         raise ValueError(f"table: obsm['spatial'] must have shape (N, 2), found {pos.shape}")
-    pos = pos * (1.0 if mpp is None else mpp)
+    pos = pos if mpp is None else pixel_frame(mpp, None, None).to_um(pos)
     wrong = np.flatnonzero(~np.isfinite(pos).all(axis=1))
     if len(wrong):
         raise ValueError(
             f"obsm['spatial'], row {wrong[0] + 1}: expected finite numbers, found {pos[wrong[0]]}"
         )
     box = np.asarray(table.obsm["bbox"], np.float64) if own and "bbox" in table.obsm else np.tile(pos, 2)
-    area = table.obs["area_um2"].to_numpy(np.float64) if "area_um2" in table.obs else np.zeros(len(pos))
+    area = np.zeros(len(pos))
+    if "area_um2" in table.obs:
+        if table.obs["area_um2"].dtype.kind not in "iuf":
+            raise ValueError(f"obs['area_um2']: expected numbers, found {table.obs['area_um2'].dtype}")
+        area = table.obs["area_um2"].to_numpy(np.float64)
     names = np.array(table.obs_names, np.str_)
     twice = np.flatnonzero(table.obs_names.duplicated())
     if len(twice):

@@ -80,18 +80,24 @@ def read_cellvit(
         for key in reader.members():
             if key != "cells":
                 header[key] = reader.value()
+                if frame is not None and key == "type_map" and types is None:
+                    raise reader.error("'type_map' comes after the cells whose types it names; give types=")
                 continue
+            if frame is not None:
+                raise reader.error("'cells' comes twice; expected it once")
             frame = pixel_frame(mpp, slide, offset, _base_mpp(header), str(path))
             names = header.get("type_map") if types is None else types
-            contours = ContourReader(None if names is None else type_names(names))
+            contours = ContourReader(None if names is None else type_names(names, str(path)))
             batch = PolygonBatch(str(path), "cell")
             for row in reader.elements():
                 cell = reader.value()
                 try:
                     polygons, type_name, values = contours.parts(cell)
                     label = cell.get("id", row + 1)
-                    if not isinstance(label, int) or label < 1:
-                        raise ValueError(f"id: expected a positive whole number, found {label!r}")
+                    if type(label) is not int or not 0 < label < 2**63:
+                        raise ValueError(
+                            f"id: expected a positive whole number, found {label!r} (2^63 - 1 at most)"
+                        )
                 except ValueError as problem:
                     raise reader.error(str(problem), f"cell {row + 1}") from None
                 batch.add(row + 1, label, polygons, type_name, values)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..entities.entities import Entities
 from ..entities.rings import mask_rings
 from .pixels import PixelFrame
+from .tables import type_words
 
 _ROWS = 5_000
 
@@ -128,9 +129,12 @@ def contour_rows(
     shift = np.round(frame.offset_px).astype(np.int64)
     if not np.allclose(shift, frame.offset_px, atol=1e-6):
         raise ValueError(f"offset_px: expected whole pixels, found {frame.offset_px}")
-    types = np.asarray(entities.columns["type"]) if "type" in entities.columns else None
+    types = type_words(entities.columns["type"]) if "type" in entities.columns else None
     numbers = {"": "null", **{name: str(number) for name, number in codes.items()}}
-    probs = np.asarray(entities.columns.get("type_prob", np.full(len(entities), np.nan)), np.float64)
+    probs = np.asarray(entities.columns.get("type_prob", np.full(len(entities), np.nan)))
+    if probs.dtype.kind not in "biuf":
+        raise ValueError(f"columns['type_prob']: expected numbers, found {probs.dtype}")
+    probs = probs.astype(np.float64)
     if np.isinf(probs).any():
         row = int(np.flatnonzero(np.isinf(probs))[0])
         raise ValueError(
@@ -167,7 +171,7 @@ def type_codes(entities: Entities, types: Mapping[int, str] | Sequence[str] | No
         Their types.
     types : mapping or sequence, optional
         Name of each number; by default 1, 2, … in alphabetical order, and the numbers themselves where the names are
-        numbers.
+        numbers (below 65,536, as lists of names are written).
 
     Returns
     -------
@@ -187,12 +191,12 @@ def type_codes(entities: Entities, types: Mapping[int, str] | Sequence[str] | No
     {'stroma': 1, 'tumour': 2}
     """
     names = (
-        sorted(set(np.asarray(entities.columns["type"]).tolist()) - {""})
+        sorted(set(type_words(entities.columns["type"]).tolist()) - {""})
         if "type" in entities.columns
         else []
     )
     if types is None:
-        if names and all(name.isdecimal() for name in names):
+        if names and all(name.isdecimal() and str(int(name)) == name and int(name) < 2**16 for name in names):
             return {name: int(name) for name in names}
         return {name: number for number, name in enumerate(names, start=1)}
     given = type_names(types)
@@ -205,13 +209,15 @@ def type_codes(entities: Entities, types: Mapping[int, str] | Sequence[str] | No
     return codes
 
 
-def type_names(types: Any) -> dict[int, str]:
+def type_names(types: Any, where: str = "") -> dict[int, str]:
     """Return the name of each number, from a mapping or a sequence whose places are the numbers.
 
     Parameters
     ----------
     types : mapping or sequence
         As HoVer-Net's ``type_info.json`` has it too: values may be lists that begin with the name.
+    where : str
+        The file, for messages.
 
     Returns
     -------
@@ -232,7 +238,8 @@ def type_names(types: Any) -> dict[int, str]:
         return {int(key): str(value[0] if isinstance(value, list | tuple) else value) for key, value in pairs}
     except (TypeError, ValueError, IndexError) as error:
         raise ValueError(
-            f"types: expected a name for each number, e.g. {{1: 'tumour'}}, found {types!r}"
+            f"{where + ': ' if where else ''}types: expected a name for each number, e.g. {{1: 'tumour'}}, found "
+            f"{types!r}"
         ) from error
 
 
@@ -292,7 +299,9 @@ class ContourReader:
     def _type(self, number: Any) -> str | None:
         if number is None:
             return None
-        if not isinstance(number, int):
+        if isinstance(number, str) and number.isdecimal():  # as some programs write all that is a label
+            number = int(number)
+        if isinstance(number, bool) or not isinstance(number, int):
             raise ValueError(f"type: expected a whole number, found {number!r}")
         if self._names is None:
             return str(number)

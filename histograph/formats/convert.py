@@ -63,7 +63,7 @@ def read_entities(
         µm per pixel of the file, where it counts in pixels and does not say their size; µm per unit of a SpatialData
         that does not say it.
     check_rings : bool
-        As of `read_geojson`, the only format whose rings can be broken.
+        As of `read_geojson`; only for this and SpatialData.
 
     Returns
     -------
@@ -103,10 +103,10 @@ def read_entities(
         reader = _json_reader(path)
     else:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(sorted(ENTITY_SUFFIXES))}")
-    if reader is read_geojson:
-        return read_geojson(path, mpp, check_rings=check_rings)
+    if reader in (read_geojson, read_spatialdata):
+        return reader(path, mpp, check_rings=check_rings)
     if not check_rings:
-        raise ValueError(f"check_rings: is for GeoJSON, and {path} is none")
+        raise ValueError(f"check_rings: is for GeoJSON and SpatialData, and {path} is none of them")
     found = reader(path, mpp)
     if suffix in (".json", ".gz", ".npz", *MAP_SUFFIXES):
         found.parameters.setdefault("file_mpp", found.mpp)
@@ -118,16 +118,16 @@ def _read_centroids(path: Path, mpp: float | None) -> Entities:
 
 
 def _read_h5ad(path: Path, mpp: float | None) -> Entities:
-    """Read a table of `to_anndata`; those of others do not say their unit."""
+    """Read a table of `to_anndata`; those of others do not say their unit, which is pixels where mpp is given."""
     from .ann_data import anndata_module
 
     try:
         table = anndata_module().read_h5ad(path)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no AnnData: {error}") from error
     try:
         known = table.uns.get(KEY, {}).get("unit") == "um"
-        return entities_from_anndata(table, None if known else mpp)
+        return entities_from_anndata(table, None if known else mpp, None if known or mpp is None else "px")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..entities.entities import Entities
+from ..entities.entities import KINDS, Entities
 from .geojson_feature import OBJECT_TYPES, BadFeature, UnitCheck, children, object_type, parse_feature
 from .geojson_rows import Rows, rows_of
 from .json_stream import JsonReader, open_json
@@ -76,7 +77,8 @@ def read_geojson(
     Entities
         Labels are those that the ids carry, where `to_geojson` made these, else 1, 2, … in the order of the file with
         the ids in ``columns["id"]``. ``columns["type"]`` holds the names of classes; each measurement and each key of
-        the metadata is a column (NaN or "" where an object has none). ``parameters["type_colors"]`` are the colours.
+        the metadata is a column (NaN or "" where an object has none; "metadata id" of a key that is called "id").
+        ``parameters["type_colors"]`` are the colours.
 
     Raises
     ------
@@ -233,6 +235,22 @@ class _Scan:
             self._settled = frame, raster_size(raster_mpp, frame, self._header.get("raster_mpp"))
         return self._settled
 
+    def _take_header(self, header: dict[str, Any], reader: JsonReader) -> None:
+        """Check what `to_geojson` has left in the file."""
+        if self._settled is not None:
+            raise reader.error(
+                "'histograph' comes after the features whose place and size it tells; move it before 'features'"
+            )
+        if header.get("kind", "cell") not in KINDS:
+            raise reader.error(f"histograph.kind: expected one of {KINDS}, found {header['kind']!r}")
+        for name, count in (("extent_um", (2,)), ("raster_mpp", (1,)), ("mpp", (1, 2)), ("offset_px", (2,))):
+            value = header.get(name)
+            numbers = value if isinstance(value, list) else [value]
+            whole = all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+            if value is not None and not (whole and len(numbers) in count):
+                raise reader.error(f"histograph.{name}: expected {count[-1]} finite numbers, found {value!r}")
+        self._header = header
+
     def batches(self, size: int) -> Iterator[PolygonBatch]:
         """Yield the objects some at a time."""
         units, number = UnitCheck(), 0
@@ -289,13 +307,15 @@ class _Scan:
             seen = False
             for key in reader.members():
                 if key == "features":
+                    if seen:
+                        raise reader.error("'features' comes twice; expected it once")
                     seen = True
                     for _ in reader.elements():
                         yield reader.value()
                 else:
                     rest[key] = reader.value()
                     if key == "histograph" and isinstance(rest[key], dict):
-                        self._header = rest[key]
+                        self._take_header(rest[key], reader)
             if not seen and rest.get("type") == "Feature":
                 yield rest
             elif not seen:

@@ -121,7 +121,10 @@ def children(feature: dict[str, Any]) -> Iterator[Any]:
     yield feature
     properties = feature.get("properties") if isinstance(feature, dict) else None
     if isinstance(properties, dict):
-        for child in properties.get("childObjects") or ():
+        nested = properties.get("childObjects") or ()
+        if not isinstance(nested, list | tuple):
+            raise BadFeature(f"childObjects: expected a list of features, found {str(nested)[:40]!r}")
+        for child in nested:
             yield from children(child)
 
 
@@ -162,6 +165,8 @@ def parse_feature(feature: dict[str, Any], outline: str, measurements: bool = Tr
     properties = feature.get("properties") or {}
     name, color = _classification(properties.get("classification"))
     identity = feature.get("id")
+    if isinstance(identity, bool) or not isinstance(identity, str | int | float | None):
+        raise BadFeature(f"id: expected words or a number, found {str(identity)[:40]!r}")
     texts = _texts(properties)
     return Feature(
         None if identity in _OLD_NAMES or identity == "" else identity,
@@ -226,16 +231,22 @@ def _measurements(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     if isinstance(value, list) and all(isinstance(item, dict) and "name" in item for item in value):
-        return {str(item["name"]): item.get("value") for item in value}
+        found = {str(item["name"]): item.get("value") for item in value}
+        if len(found) < len(value):
+            names = [str(item["name"]) for item in value]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise BadFeature(f"measurement {twice!r} comes twice; expected each name once")
+        return found
     raise BadFeature(f"measurements: expected an object, found {str(value)[:40]!r}")
 
 
 def _texts(properties: dict[str, Any]) -> dict[str, str]:
-    """Name and metadata."""
+    """Name and metadata; a key that is called as a column of another origin is told from it."""
     texts = {"name": str(properties["name"])} if properties.get("name") is not None else {}
     metadata = properties.get("metadata")
     if isinstance(metadata, dict):
-        texts |= {str(key): str(value) for key, value in metadata.items()}
+        taken = ("id", "type", *texts)
+        texts |= {f"metadata {k}" if k in taken else str(k): str(v) for k, v in metadata.items()}
     return texts
 
 

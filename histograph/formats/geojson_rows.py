@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ..entities.entities import Entities
 from ..entities.rings import Rings, mask_rings
-from .ids import label_uuid
+from .ids import label_uuid, row_ids
 from .pixels import PixelFrame
 from .polygon_batch import RESERVED
+from .tables import type_words
 
 if TYPE_CHECKING:
     from ..graphs.schema import Graph
@@ -144,8 +145,8 @@ class Rows:
                 raise ValueError(
                     f"columns[{name!r}]: JSON has no infinite numbers, found one at id {self.ids[row]}"
                 )
-            numbers[name] = values.astype(np.float64 if values.dtype.kind == "f" else np.int64).tolist()
-        types = self.columns["type"].tolist() if "type" in self.columns else [""] * len(self.ids)
+            numbers[name] = (values.astype(np.int64) if values.dtype.kind == "b" else values).tolist()
+        types = type_words(self.columns["type"]).tolist() if "type" in self.columns else [""] * len(self.ids)
         classes = {
             name: {"name": name, "color": list(self.colors.get(name) or type_color(name))}
             for name in set(types)
@@ -234,12 +235,13 @@ def rows_of(
 
 def _entity_rows(part: Entities, object_type: str, nuclei: Entities | None, mpp: Any) -> Iterator[Rows]:
     """Cut entities into pieces."""
+    every = row_ids(part)
     for start in range(0, len(part), _ROWS):
         stop = min(start + _ROWS, len(part))
         columns = {name: np.asarray(column)[start:stop] for name, column in part.columns.items()}
         labels = part.label[start:stop]
-        own = columns["id"].tolist() if "id" in columns else [""] * len(labels)
-        ids = [str(i) if str(i) else label_uuid(label, part.kind) for i, label in zip(own, labels.tolist())]
+        own = every[start:stop].tolist()
+        ids = own if "id" in columns else [label_uuid(label, part.kind) for label in own]
         inner = None
         flat = (part.bbox[start:stop, 2:] <= part.bbox[start:stop, :2]).any(axis=1)
         if part.masks is None and flat.any() and not flat.all():

@@ -82,19 +82,28 @@ def read_hovernet(
         for key in reader.members():
             if key != "nuc":
                 value = reader.value()
-                header |= value if key == "histograph" and isinstance(value, dict) else {}
+                if key == "histograph" and isinstance(value, dict):
+                    if seen:
+                        raise reader.error(
+                            "'histograph' comes after the nuclei whose size it tells; move it up"
+                        )
+                    header |= value
                 continue
+            if seen:
+                raise reader.error("'nuc' comes twice; expected it once")
             seen = True
             names = header.get("types") if types is None else types
             frame = pixel_frame(mpp, slide, offset, header.get("mpp"), str(path))
-            state = frame, ContourReader(None if names is None else type_names(names))
+            state = frame, ContourReader(None if names is None else type_names(names, str(path)))
             for identity in reader.members():
                 number += 1
                 nucleus = reader.value()
                 try:
                     polygons, type_name, values = state[1].parts(nucleus)
-                    if not identity.isdecimal() or int(identity) < 1:
-                        raise ValueError(f"id: expected a positive whole number, found {identity!r}")
+                    if not identity.isdecimal() or not 0 < int(identity) < 2**63:
+                        raise ValueError(
+                            f"id: expected a positive whole number, found {identity!r} (2^63 - 1 at most)"
+                        )
                 except ValueError as problem:
                     raise reader.error(str(problem), f"nucleus {identity}") from None
                 batch.add(number, int(identity), polygons, type_name, values)

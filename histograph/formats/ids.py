@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..entities.entities import KINDS
+from ..entities.entities import KINDS, Entities
 
 # RFC 9562, version 8: 48 bits of our own ("histog"), the version, 12 bits for the kind, the variant, and 62 bits for
 # the label.
@@ -77,3 +77,44 @@ def uuid_labels(ids: Sequence[Any]) -> NDArray[np.int64] | None:
         except ValueError:
             return None
     return labels
+
+
+def row_ids(entities: Entities) -> NDArray[Any]:
+    """Return what each entity is called in a file: its label, or the id that it came with.
+
+    Parameters
+    ----------
+    entities : Entities
+        The entities.
+
+    Returns
+    -------
+    ndarray, (N,)
+        Labels, or words where there is a column "id"; who has none there gets a UUID that carries the label.
+
+    Raises
+    ------
+    ValueError
+        An id comes twice.
+
+    Examples
+    --------
+    >>> cells = Entities.from_instance_map([[4, 9]], mpp=0.5)
+    >>> cells.columns["id"] = np.array(["b", ""])
+    >>> row_ids(cells).tolist()
+    ['b', '68697374-6f67-8000-8000-000000000009']
+    """
+    if "id" not in entities.columns:
+        return entities.label
+    ids = np.asarray(entities.columns["id"]).astype(np.str_)
+    if (ids == "").any():
+        pairs = zip(ids.tolist(), entities.label.tolist(), strict=True)
+        ids = np.array([own or label_uuid(label, entities.kind) for own, label in pairs], np.str_)
+    if len(set(ids.tolist())) < len(ids):
+        order = np.argsort(ids, kind="stable")
+        twice = np.flatnonzero(ids[order][1:] == ids[order][:-1])[0]
+        first, second = entities.label[order[twice : twice + 2]]
+        raise ValueError(
+            f"columns['id']: {str(ids[order[twice]])!r} is that of labels {first} and {second}; give each its own"
+        )
+    return ids

@@ -20,6 +20,7 @@ __all__ = ["read_instance_map", "write_instance_map"]
 
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 _TILE = 256
+_LOSSY = (6, 7, 34892)  # JPEG, old and new
 _BAND = 1024
 
 
@@ -131,6 +132,9 @@ def _pieces(path: Path) -> Iterator[tuple[int, int, Any]]:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise ValueError(f"{path} is not a whole NPY file ({error}); write it again") from error
+        if not isinstance(values, np.ndarray):
+            values.close()
+            raise ValueError(f"{path} is an NPZ file, several arrays; save the map alone with numpy.save")
         if values.ndim != 2:
             raise ValueError(f"{path}: expected two axes (row, column), found shape {values.shape}")
         for row in range(0, values.shape[0], _BAND):
@@ -147,15 +151,21 @@ def _pieces(path: Path) -> Iterator[tuple[int, int, Any]]:
 def _png(path: Path) -> Any:
     import imagecodecs
 
+    content = path.read_bytes()
     try:
-        values = imagecodecs.png_decode(path.read_bytes())
+        values = imagecodecs.png_decode(content)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not a whole PNG file ({error}); write it again") from error
     if values.ndim != 2:
         raise ValueError(
             f"{path} has {values.shape[2]} channels; expected one, grey, whose values are the labels, not a picture"
         )
-    return values
+    bits = content[24]  # of the header; less than 8 are stretched to 0 … 255 by the decoder
+    if bits == 1:
+        raise TypeError(
+            f"{path} holds yes and no, no labels; label its parts first, with skimage.measure.label"
+        )
+    return values // (255 // (2**bits - 1)) if bits < 8 else values
 
 
 def _tiff(path: Path) -> Iterator[tuple[int, int, Any]]:
@@ -173,6 +183,10 @@ def _tiff(path: Path) -> Iterator[tuple[int, int, Any]]:
             ):
                 raise ValueError(
                     f"{path} has shape {series[0].shape}; expected one page with one channel whose values are labels"
+                )
+            if page.compression in _LOSSY:
+                raise ValueError(
+                    f"{path} is compressed as a picture (JPEG), which changes labels; write it without loss, as PNG"
                 )
             for values, position, shape in page.segments():
                 row, col = position[-3], position[-2]

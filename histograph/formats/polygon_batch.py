@@ -234,6 +234,9 @@ class PolygonBatch:
         for name in dict.fromkeys(name for values in self._values for name in values):
             columns[name] = self._measurement(name)
         for name in dict.fromkeys(name for texts in self._texts for name in texts):
+            if name in columns:
+                row = next(row for row, texts in enumerate(self._texts) if name in texts)
+                raise self.error(row, f"{name!r} holds words here and a number in others; expected one kind")
             columns[name] = np.array([texts.get(name, "") for texts in self._texts], np.str_)
         return columns
 
@@ -242,7 +245,9 @@ class PolygonBatch:
         column = [values.get(name) for values in self._values]
         whole = [value for value in column if type(value) is int]
         if len(whole) == len(column):
-            return np.array(whole, np.int64 if max(map(abs, whole)) < 2**63 else np.float64)
+            kinds = [(np.int64, -(2**63), 2**63), (np.uint64, 0, 2**64)]
+            fits = [kind for kind, low, end in kinds if low <= min(whole) and max(whole) < end]
+            return np.array(whole, fits[0] if fits else np.float64)
         try:
             return np.array([np.nan if value is None else float(value) for value in column])
         except (TypeError, ValueError):

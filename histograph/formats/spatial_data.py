@@ -15,6 +15,7 @@ from ..entities.entities import Entities, from_instance_map
 from ..entities.rings import Rings, entities_from_rings, mask_rings
 from .ann_data import to_anndata
 from .ann_entities import KEY, table_columns, type_colors
+from .ring_checks import broken_ring
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -70,7 +71,8 @@ def to_spatialdata(
     ImportError
         spatialdata is not installed.
     ValueError
-        The graph's ids are not the labels of the entities, or an entity is a point.
+        There are no entities, the graph's ids are not their labels, an entity is a point, or a column is called
+        "region" or "instance_id", which are SpatialData's.
 
     Examples
     --------
@@ -83,6 +85,10 @@ def to_spatialdata(
     [[4, 4, 9]]
     """
     spatialdata = _spatialdata()
+    if not len(entities):
+        raise ValueError(
+            "entities: expected at least one, for SpatialData has no shapes without any; found none"
+        )
     flat = np.flatnonzero((entities.bbox[:, 2:] <= entities.bbox[:, :2]).any(axis=1))
     if len(flat):
         raise ValueError(
@@ -101,6 +107,9 @@ def to_spatialdata(
         raise ValueError(
             "graph: its ids are not the labels of the entities; give the entities it was built from"
         )
+    taken = [key for key in ("region", "instance_id") if key in table.obs or key in table.var_names]
+    if taken:
+        raise ValueError(f"columns: {taken[0]!r} would come twice, for SpatialData has one; rename it")
     table.obs["region"] = np.full(len(ids), name, object)
     table.obs["region"] = table.obs["region"].astype("category")
     table.obs["instance_id"] = ids
@@ -155,6 +164,7 @@ def from_spatialdata(
     unit_um: float | None = None,
     raster_mpp: float | None = None,
     kind: str | None = None,
+    check_rings: bool = True,
 ) -> Entities:
     """Take the shapes or labels of a SpatialData as entities.
 
@@ -170,6 +180,8 @@ def from_spatialdata(
         µm per pixel of the masks of shapes; by default that of the entities they were made from, else `unit_um`.
     kind : {"cell", "tissue", "patch", "region"}, optional
         What the objects are; by default what the data say, else "cell".
+    check_rings : bool
+        Whether to refuse shapes that cross themselves, as of `read_geojson`.
 
     Returns
     -------
@@ -182,7 +194,7 @@ def from_spatialdata(
     ImportError
         spatialdata is not installed.
     ValueError
-        There is no such element, or the unit is not known.
+        There is no such element, the unit is not known, or a shape is no polygon or crosses itself.
 
     Examples
     --------
@@ -202,11 +214,15 @@ def from_spatialdata(
     unit = unit_um if unit_um is not None else 1.0 if own.get("unit") == "um" else None
     if unit is None:
         raise ValueError(f"unit_um: the data do not say how long a unit of {chosen!r} is; give it in µm")
+    for name, value in (("unit_um", unit), ("raster_mpp", raster_mpp)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name}: expected a positive number of µm, found {value}")
     kind = kind or own.get("kind", "cell")
     if chosen in data.labels:
         if raster_mpp is not None:
             raise ValueError("raster_mpp: labels lie on pixels of their own; leave it out")
-        return _from_labels(spatialdata, data.labels[chosen], unit, kind)
+        found = _from_labels(spatialdata, data.labels[chosen], unit, kind)
+        return _annotate(found, data, chosen, found.label)
     frame = data.shapes[chosen]
     identity = spatialdata.transformations.Identity
     if not isinstance(spatialdata.transformations.get_transformation(frame, "global"), identity):
@@ -228,6 +244,12 @@ def from_spatialdata(
             parts.append(_rectangles(rings, label[rows], raster, kind))
             continue
         pixels = Rings(rings.points / raster, rings.ring_start, rings.polygon_start, rings.entity_start)
+        broken = broken_ring(pixels) if check_rings and not own else None  # ours come from masks
+        if broken is not None:
+            raise ValueError(
+                f"element {chosen!r}, id {index[rows][broken[0]]}: {broken[1]} (pixels of {raster:g} µm); mend it, or "
+                "read with check_rings=False, which fills by the even-odd rule"
+            )
         try:
             parts.append(entities_from_rings(pixels, label[rows], raster, kind))
         except IndexError as error:
@@ -284,7 +306,9 @@ def _from_labels(spatialdata: Any, element: Any, unit: float, kind: str) -> Enti
         raise ValueError(
             f"element: expected labels scaled alike in x and y from the origin, found {matrix.tolist()}"
         )
-    return from_instance_map(np.asarray(element.data), float(matrix[0, 0]) * unit, kind)
+    # of several scales the finest
+    pixels = element["scale0"]["image"] if hasattr(element, "children") else element
+    return from_instance_map(np.asarray(pixels.data), float(matrix[0, 0]) * unit, kind)
 
 
 def write_spatialdata(entities: Entities, path: Path) -> Path:
@@ -331,7 +355,7 @@ def write_spatialdata(entities: Entities, path: Path) -> Path:
     return path
 
 
-def read_spatialdata(path: Path, unit_um: float | None = None) -> Entities:
+def read_spatialdata(path: Path, unit_um: float | None = None, check_rings: bool = True) -> Entities:
     """Read the one element of a SpatialData folder (.zarr) as entities; see `from_spatialdata`.
 
     Parameters
@@ -340,6 +364,8 @@ def read_spatialdata(path: Path, unit_um: float | None = None) -> Entities:
         The folder.
     unit_um : float, optional
         µm per unit of the coordinate system "global", where the data do not say it.
+    check_rings : bool
+        As of `from_spatialdata`.
 
     Returns
     -------
@@ -361,7 +387,8 @@ def read_spatialdata(path: Path, unit_um: float | None = None) -> Entities:
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise ValueError(f"{path} is damaged or no SpatialData: {error}") from error
     try:
-        return from_spatialdata(data, unit_um=None if KEY in data.attrs else unit_um)
+        unit_um = None if KEY in data.attrs else unit_um
+        return from_spatialdata(data, unit_um=unit_um, check_rings=check_rings)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -18,11 +18,15 @@ from ..entities.rings import Rings, entities_from_rings
 from .contours import type_codes, type_names
 from .json_stream import check_file
 from .pixels import PixelFrame, pixel_frame
+from .tables import type_words
 
 __all__ = ["read_stardist", "star_polygons", "write_stardist"]
 
 #: Polygons that are filled at a time.
 _ROWS = 20_000
+
+#: What there may be of each polygon beside its corners.
+_EXTRA = ("prob", "class_id", "label")
 
 
 def star_polygons(entities: Entities, n_rays: int = 32) -> dict[str, NDArray[Any]]:
@@ -58,13 +62,16 @@ def star_polygons(entities: Entities, n_rays: int = 32) -> dict[str, NDArray[Any
     """
     if entities.masks is None:
         raise ValueError("entities: expected masks, found rectangles; star polygons are for nuclei")
-    if n_rays < 3:
-        raise ValueError(f"n_rays: expected at least 3, found {n_rays}")
+    if n_rays != int(n_rays) or n_rays < 3:
+        raise ValueError(f"n_rays: expected a whole number of at least 3, found {n_rays}")
     masks = entities.masks
     centre = entities.centroid[:, ::-1] / entities.mpp
     angle = 2 * np.pi * np.arange(n_rays) / n_rays
     centre, coord = _cast(masks.bits, masks.pointers, masks.boxes, centre, np.sin(angle), np.cos(angle))
-    prob = np.asarray(entities.columns.get("prob", np.ones(len(entities))), np.float32)
+    prob = np.asarray(entities.columns.get("prob", np.ones(len(entities))))
+    if prob.dtype.kind not in "biuf":
+        raise ValueError(f"columns['prob']: expected numbers, found {prob.dtype}")
+    prob = prob.astype(np.float32)
     result: dict[str, NDArray[Any]] = {
         "coord": coord,
         "points": (centre - 0.5).astype(np.float32),
@@ -74,7 +81,7 @@ def star_polygons(entities: Entities, n_rays: int = 32) -> dict[str, NDArray[Any
     }
     if "type" in entities.columns:
         codes = type_codes(entities, None)
-        types = np.asarray(entities.columns["type"]).tolist()
+        types = type_words(entities.columns["type"]).tolist()
         result["class_id"] = np.array([codes.get(name, 0) for name in types], np.int64)
         names = [""] * (max(codes.values(), default=0) + 1)
         for name, number in codes.items():
@@ -173,19 +180,20 @@ def read_stardist(
             f"{where}: coord: expected numbers of shape (N, 2, rays), found {coord.dtype} {coord.shape}"
         )
     count = len(coord)
-    for name in ("prob", "class_id", "label"):
+    for name in _EXTRA:
         if name in arrays and np.shape(arrays[name]) != (count,):
             raise ValueError(
                 f"{where}: {name}: expected {count} values, one a polygon, found {np.shape(arrays[name])}"
             )
-    bad = np.flatnonzero(~np.isfinite(coord).all(axis=(1, 2)))
+    bad = np.flatnonzero(~(np.abs(coord) < 2**40).all(axis=(1, 2)))  # NaN too
     if len(bad):
-        raise ValueError(f"{where}, polygon {bad[0] + 1}: coord is not finite")
+        raise ValueError(f"{where}, polygon {bad[0] + 1}: coord is not finite, or beyond any image")
+    arrays |= {name: _numbers(arrays[name], name, where) for name in _EXTRA if name in arrays}
     known = arrays.get("mpp")
     frame = pixel_frame(mpp, None, offset_px, None if known is None else np.asarray(known).tolist(), where)
     label = np.asarray(arrays.get("label", np.arange(1, count + 1)))
     order = np.argsort(label, kind="stable")
-    label = label[order].astype(np.int64)
+    label = label[order]
     twice = np.flatnonzero(label[1:] == label[:-1])
     if len(twice):
         first, second = order[twice[0]] + 1, order[twice[0] + 1] + 1
@@ -198,12 +206,31 @@ def read_stardist(
     ]
     found = Entities.concatenate(parts)
     if "prob" in arrays:
-        found.columns["prob"] = np.asarray(arrays["prob"], np.float32)[order]
+        found.columns["prob"] = arrays["prob"][order]
     if "class_id" in arrays:
         found.columns["type"] = _names(
             np.asarray(arrays["class_id"])[order], types, arrays.get("class_names"), where
         )
     return found
+
+
+def _numbers(values: Any, name: str, where: str) -> NDArray[Any]:
+    """Check the numbers of polygons; labels and classes are whole."""
+    found = np.asarray(values)
+    if not len(found):
+        return found.astype(np.float32 if name == "prob" else np.int64)
+    if found.dtype.kind not in "iuf":
+        raise ValueError(f"{where}: {name}: expected numbers, found {found.dtype}")
+    if name == "prob":
+        return found.astype(np.float32)
+    least = 1 if name == "label" else 0
+    bad = np.flatnonzero(~((found >= least) & (found < 2**63) & (found == np.floor(found))))
+    if len(bad):
+        raise ValueError(
+            f"{where}, polygon {bad[0] + 1}: {name}: expected a whole number of at least {least}, found "
+            f"{found[bad[0]].item()!r}"
+        )
+    return found.astype(np.int64)
 
 
 def _fill_polygons(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_path
 from ..entities.entities import Entities
+from .ids import row_ids
 from .json_stream import check_file
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def write_table(
     Raises
     ------
     ValueError
-        The suffix is another, a name comes twice, or an entity has no features.
+        The suffix is another, a name or an id comes twice, or an entity has no features.
 
     Examples
     --------
@@ -113,7 +115,7 @@ def _table_columns(
         if node_type is not None:
             raise ValueError("node_type: is for graphs; entities have one kind")
         label: NDArray[Any] = source.label
-        ids = np.asarray(source.columns.get("id", label))
+        ids = row_ids(source)
         pos, rest = source.centroid, source.columns
         box: NDArray[Any] | None = source.bbox
         area: NDArray[Any] | None = source.area
@@ -130,7 +132,9 @@ def _table_columns(
         columns.append(("area_um2", area))
     if box is not None:
         columns += [(name, box[:, k]) for k, name in enumerate(_BOX)]
-    columns += [(name, np.asarray(column)) for name, column in rest.items() if name != "id"]
+    for name, column in rest.items():
+        if name != "id":
+            columns.append((name, type_words(column) if name == "type" else np.asarray(column)))
     if features is not None:
         columns += _feature_columns(features, label)
     names = [name for name, _ in columns]
@@ -205,8 +209,8 @@ def read_table(
     (array(['b', 'a'], dtype='<U1'), [[1.5, 2.0], [3.0, 4.0]])
     """
     path = check_file(path)
-    parts = list(_batches(path, _suffix(path)))
-    names = parts[0].schema.names if parts else []
+    names = _names(path, _suffix(path))
+    parts = _batches(path, _suffix(path))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path}: the column {twice[0]!r} comes twice")
@@ -219,19 +223,24 @@ def read_table(
     )
     label, order, columns = _identify(columns, len(pos), path)
     if "type" in columns:
-        columns["type"] = _type_words(columns["type"])
+        columns["type"] = type_words(columns["type"])
     area = columns.pop("area_um2", None)
     box = np.tile(pos, 2)
     corners = _box_columns(names, unit, path)
     if corners:
         box = np.stack([_real(columns.pop(name), name, path) for name in corners], axis=1)
         box = box * (np.tile(np.broadcast_to(scale, 2), 2) if corners == _BOX_PX else 1.0)
+        _check_order(box, corners, path)
+    area = np.zeros(len(pos)) if area is None else _real(area, "area_um2", path)
+    if (area < 0).any():
+        row = int(np.flatnonzero(area < 0)[0])
+        raise ValueError(f"{path}, row {row + 1}: area_um2 is {area[row]:g}, expected at least 0")
     return Entities(
         kind,
         label[order],
         pos[order],
         box[order],
-        np.zeros(len(pos)) if area is None else _real(area, "area_um2", path)[order],
+        area[order],
         raster_mpp,
         None,
         {"finder": "table", "file": path.name},
@@ -266,10 +275,7 @@ def table_unit(path: str | os.PathLike[str]) -> str:
     'px'
     """
     path = check_file(path)
-    batches = _batches(path, _suffix(path))
-    first = next(batches)
-    batches.close()
-    return _position_unit(first.schema.names, path)
+    return _position_unit(_names(path, _suffix(path)), path)
 
 
 def _position_unit(names: list[str], path: Path) -> str:
@@ -315,29 +321,66 @@ def _scale(unit: str, mpp: Any, path: Path) -> Any:
     return 1.0
 
 
-def _batches(path: Path, suffix: str) -> Generator[pa.RecordBatch, None, None]:
-    """Read a file piece by piece."""
+def _check_order(box: NDArray[np.float64], names: tuple[str, ...], path: Path) -> None:
+    """Refuse boxes that end before they begin."""
+    wrong = np.argwhere(box[:, 2:] < box[:, :2])
+    if len(wrong):
+        row, axis = wrong[0].tolist()
+        raise ValueError(f"{path}, row {row + 1}: {names[axis + 2]} is less than {names[axis]}")
+
+
+def _options() -> dict[str, Any]:
+    """How a CSV is read."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    return {
+        # one thread, for only then the row of an error is known
+        "read_options": pa.csv.ReadOptions(use_threads=False),
+        "convert_options": pa.csv.ConvertOptions(column_types={"id": pa.string(), "type": pa.string()}),
+    }
+
+
+def _names(path: Path, suffix: str) -> list[str]:
+    """Names of the columns of a file."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    try:
+    with _readable(path):
         if suffix == ".csv":
-            # one thread, for only then the row of an error is known
-            options = pa.csv.ReadOptions(use_threads=False)
-            words = pa.csv.ConvertOptions(column_types={"id": pa.string(), "type": pa.string()})
-            with pa.csv.open_csv(path, read_options=options, convert_options=words) as reader:
-                rows = 0
-                for batch in reader:
-                    rows += batch.num_rows
-                    yield batch
-                if not rows:
-                    yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+            with pa.csv.open_csv(path, **_options()) as reader:
+                return reader.schema.names
+        with pa.parquet.ParquetFile(path) as file:
+            return file.schema_arrow.names
+
+
+def _batches(path: Path, suffix: str) -> list[pa.RecordBatch]:
+    """Read a file, at least one piece of it."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    with _readable(path):
+        if suffix == ".csv":
+            # the type of a column is what fits all of its values, not those of the first piece
+            table = pa.csv.read_csv(path, **_options())
+            parts, schema = table.to_batches(), table.schema
         else:
             with pa.parquet.ParquetFile(path) as file:
-                if not file.metadata.num_rows:
-                    yield pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
-                yield from file.iter_batches(_ROWS)
+                parts, schema = list(file.iter_batches(_ROWS)), file.schema_arrow
+        return parts or [pa.RecordBatch.from_pylist([], schema=schema)]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say which file it is that cannot be read."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}), or compressed") from error
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         raise ValueError(f"{path} is damaged or no table: {error}") from error
 
@@ -348,16 +391,24 @@ def _column(name: str, parts: list[pa.Array], path: Path) -> NDArray[Any]:
 
     whole = pa.chunked_array(parts)
     kind = whole.type
-    if pa.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind) or pa.types.is_string_view(kind):
         whole = whole.cast(pa.string())
     if pa.types.is_string(whole.type) or pa.types.is_large_string(whole.type):
         return np.array(whole.fill_null("").to_pylist(), np.str_).reshape(-1)
     if pa.types.is_null(kind):
         return np.full(len(whole), np.nan)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        raise ValueError(f"{path}: column {name!r} is of type {kind}; expected numbers or words")
+        why = (
+            ", for it is no UTF-8 text" if pa.types.is_binary(kind) and path.suffix.lower() == ".csv" else ""
+        )
+        raise ValueError(f"{path}: column {name!r} is of type {kind}{why}; expected numbers or words")
     if whole.null_count:
-        whole = whole.cast(pa.float64()).fill_null(math.nan)
+        try:
+            whole = whole.cast(pa.float64()).fill_null(math.nan)
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{path}: column {name!r} has gaps, which numbers beyond 2^53 cannot have ({error}); write words"
+            ) from error
     return whole.to_numpy()
 
 
@@ -432,9 +483,28 @@ def _identify(columns: dict[str, Any], count: int, path: Path) -> tuple[Any, Any
     return label, np.argsort(label, kind="stable"), {k: v for k, v in columns.items() if k != "id"}
 
 
-def _type_words(column: NDArray[Any]) -> NDArray[np.str_]:
-    """Types as words, where another program has numbered them; "" where one is missing."""
+def type_words(column: Any) -> NDArray[np.str_]:
+    """Return types as words, where they are numbers.
+
+    Parameters
+    ----------
+    column : array_like, (N,)
+        Names of types, or their numbers.
+
+    Returns
+    -------
+    ndarray, (N,) of words
+        "" where a number is missing.
+
+    Examples
+    --------
+    >>> type_words(np.array([1.0, np.nan])).tolist()
+    ['1', '']
+    """
+    column = np.asarray(column)
     if column.dtype.kind == "U":
         return column
+    if column.dtype.kind not in "iuf":
+        return column.astype(np.str_)
     words = [str(int(v)) if math.isfinite(v) and v == int(v) else str(v) for v in column.tolist()]
     return np.where(column == column, np.array(words, np.str_).reshape(-1), "")

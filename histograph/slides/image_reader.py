@@ -12,6 +12,10 @@ __all__ = ["ArrayReader", "ImageReader", "as_rgb"]
 
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "JPEG2000")
 
+_AS_THEY_ARE = ("RGB", "RGBA", "L", "1")
+_SIXTEEN_BITS = ("I;16", "I;16B")
+_TRANSPARENT = ("P", "PA", "LA", "La", "RGBa")
+
 
 def as_rgb(image: np.ndarray, name: str = "image") -> np.ndarray:
     """Convert a grey, RGB or RGBA array to RGB; transparent pixels become white.
@@ -107,7 +111,7 @@ class ImageReader:
     Raises
     ------
     ValueError
-        If the image is too large to be decoded at once.
+        If the image is too large to be decoded at once, has no certain conversion to RGB, as CMYK, or is animated.
     PIL.UnidentifiedImageError
         If the file is none of these.
 
@@ -127,6 +131,18 @@ class ImageReader:
         self._lock = threading.Lock()
         try:
             with Image.open(path, formats=IMAGE_FORMATS) as image:
+                if image.mode not in (*_AS_THEY_ARE, *_SIXTEEN_BITS, *_TRANSPARENT, "YCbCr"):
+                    raise ValueError(
+                        f"{path} has colours {image.mode!r} (mode of Pillow); expected grey, RGB or RGBA. Convert it "
+                        "to RGB first, CMYK with the colour profile it was made with (for example ImageMagick)"
+                    )
+                frames = getattr(image, "n_frames", 1)
+                if (
+                    frames > 1 and image.format != "MPO"
+                ):  # the further pictures of a camera's file are previews
+                    raise ValueError(
+                        f"{path} is animated: {frames} frames; expected one, save it as its own file"
+                    )
                 self.level_dimensions = [image.size]
                 dpi = image.info.get("dpi")
                 self.properties = {
@@ -152,18 +168,12 @@ class ImageReader:
     def _decode(self) -> np.ndarray:
         try:
             with Image.open(self._path, formats=IMAGE_FORMATS) as image:
-                if image.mode in ("RGB", "RGBA", "L", "1"):
+                if image.mode in _AS_THEY_ARE:
                     pixels = np.asarray(image)
-                elif image.mode in ("I;16", "I;16B"):
+                elif image.mode in _SIXTEEN_BITS:
                     pixels = np.asarray(image).astype(np.uint16)
-                elif image.mode in ("P", "PA", "LA", "La", "RGBa"):
-                    pixels = np.asarray(image.convert("RGBA"))
-                elif image.mode in ("YCbCr", "CMYK"):
-                    pixels = np.asarray(image.convert("RGB"))
                 else:
-                    raise ValueError(
-                        f"{self._path} has Pillow mode {image.mode!r}; expected grey, RGB or RGBA"
-                    )
+                    pixels = np.asarray(image.convert("RGBA" if image.mode in _TRANSPARENT else "RGB"))
         except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
             raise ValueError(
                 f"cannot decode {self._path} ({error}); the file is damaged or truncated"

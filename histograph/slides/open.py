@@ -46,7 +46,8 @@ def open_slide(
     path : str, path or numpy.ndarray
         The file (for MIRAX the .mrxs file), or pixels: (h, w), (h, w, 3) or (h, w, 4); uint8, uint16 or bool. What
         has a certain conversion becomes 8-bit RGB: grey is repeated, transparent pixels are laid on white, 16 bits
-        are divided by 257. Floats, CMYK and Lab of TIFF files, and other numbers of channels are refused.
+        are divided by 257. Floats, CMYK, Lab, other numbers of channels, and TIFF files of more than one plane
+        (stacks in depth or time, pages of equal size that are no pyramid) are refused.
     mpp : float or (float, float), optional
         Micrometres per level-0 pixel, or (x, y); overrides what the file says. Required where the file says
         nothing.
@@ -154,7 +155,8 @@ def _open_reader(path: Path) -> Reader:
 def _needs_tifffile(path: Path) -> bool:
     """Return whether OpenSlide's generic TIFF reader would lose or guess something.
 
-    OME, SubIFDs, 16 bit, white 0; and CMYK, Lab and other channels, of which it makes up a picture.
+    OME, SubIFDs, 16 bit, white 0; CMYK, Lab and other channels, of which it makes up a picture; and files with more
+    than one page of full size, of which it takes the first.
     """
     try:
         with tifffile.TiffFile(path) as file:
@@ -163,6 +165,12 @@ def _needs_tifffile(path: Path) -> bool:
             bits = page.tags.valueof("BitsPerSample")
             eight = set(bits if isinstance(bits, tuple) else (bits,)) == {8}
             plain = page.samplesperpixel in (1, 3, 4) and page.photometric in _PLAIN
-            return bool(file.is_ome or page.tags.get("SubIFDs") or not eight or inverted or not plain)
+            if file.is_ome or page.tags.get("SubIFDs") or not eight or inverted or not plain:
+                return True
+            size = page.imagewidth, page.imagelength
+            return any(
+                p.imagewidth >= size[0] and p.imagelength >= size[1] and not p.is_mask
+                for p in (file.pages[k].aspage() for k in range(1, len(file.pages)))
+            )
     except (tifffile.TiffFileError, ValueError, OSError, KeyError, IndexError):
         return False

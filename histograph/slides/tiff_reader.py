@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 
 from .reader import composite, physical_mpp, to_uint8
+from .tiff_planes import check_one_plane, check_pixels, plane_size
 
 __all__ = ["TiffReader"]
 
@@ -79,10 +80,12 @@ class TiffReader:
     def _open_levels(self) -> None:
         if not self._file.pages:
             raise ValueError(f"{self._path} holds no image; it is damaged or truncated")
-        series = max(self._file.series, key=lambda s: _size(s)[0] * _size(s)[1])
+        images = [s for s in self._file.series if not s.keyframe.is_mask] or self._file.series
+        series = max(images, key=lambda s: plane_size(s)[0] * plane_size(s)[1])
+        check_one_plane(self._file, self._path, series, images)
         self._levels = [[p.aspage() for p in level.pages if p is not None] for level in series.levels]
-        self.level_dimensions = [_size(level) for level in series.levels]
-        self._check(series)
+        self.level_dimensions = [plane_size(level) for level in series.levels]
+        self._check()
         order = np.argsort([-w for w, _ in self.level_dimensions], kind="stable")
         self._levels = [self._levels[i] for i in order]
         self.level_dimensions = [self.level_dimensions[i] for i in order]
@@ -98,15 +101,9 @@ class TiffReader:
             self.properties["tiff.ImageDescription"] = page.description
         self.mpp = _ome_mpp(self._file, series) or _tag_mpp(self._file, page)
 
-    def _check(self, series: tifffile.TiffPageSeries) -> None:
-        extra = {a: n for a, n in zip(series.axes, series.shape) if a not in "YXSC" and n > 1}
-        if extra:
-            raise ValueError(
-                f"{self._path} is a stack with axes {series.axes} and shape {series.shape}; expected one "
-                "plane. Save the plane you want as its own file, or pass it as an array."
-            )
+    def _check(self) -> None:
         for pages in self._levels:
-            _check_pixels(pages, self._path)
+            check_pixels(pages, self._path)
             end = max((o + n for p in pages for o, n in zip(p.dataoffsets, p.databytecounts)), default=0)
             if end > self._file.filehandle.size:
                 raise ValueError(
@@ -210,50 +207,12 @@ class TiffReader:
             self._file.close()
 
 
-def _check_pixels(pages: list[tifffile.TiffPage], path: Path) -> None:
-    """Refuse what has no defined conversion to 8-bit RGB."""
-    page = pages[0]
-    samples = len(pages) * page.samplesperpixel
-    if samples not in (1, 3, 4):
-        raise ValueError(
-            f"{path} has {samples} channels; expected 1 (grey), 3 (RGB) or 4 (RGBA). "
-            "Choose channels and pass them to open_slide as an array (height, width, 3)."
-        )
-    if (
-        page.dtype is None
-        or page.dtype.name not in ("uint8", "uint16", "bool")
-        or page.bitspersample not in (1, 8, 16)
-    ):
-        raise ValueError(
-            f"{path} holds {page.dtype} pixels of {page.bitspersample} bits; expected 1, 8 or 16 "
-            "unsigned bits. Convert it to uint8 first, for example (image * 255).round().astype('uint8') if its "
-            "values run from 0 to 1."
-        )
-    colours, compression = (
-        tifffile.PHOTOMETRIC(page.photometric).name,
-        tifffile.COMPRESSION(page.compression).name,
-    )
-    plain = colours in ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
-    if not plain and not (colours == "YCBCR" and "JPEG" in compression):
-        known = "CMYK (SEPARATED)" if colours == "SEPARATED" else colours
-        raise ValueError(
-            f"{path} has {known} colours with {compression} compression, which become RGB in more than one way; "
-            "convert the file to RGB first, with the colour profile it was made with (for example ImageMagick or "
-            "Photoshop)"
-        )
-
-
-def _size(series: tifffile.TiffPageSeries) -> tuple[int, int]:
-    sizes = dict(zip(series.axes, series.shape))
-    return int(sizes.get("X", 0)), int(sizes.get("Y", 0))
-
-
 def _ome_mpp(file: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> tuple[float, float] | None:
     """Return PhysicalSizeX and PhysicalSizeY of the OME image that is the series, in µm."""
     if not file.is_ome or file.ome_metadata is None:
         return None
     root = ElementTree.fromstring(file.ome_metadata)
-    width, height = _size(series)
+    width, height = plane_size(series)
     for pixels in root.iterfind(".//{*}Image/{*}Pixels"):
         if (pixels.get("SizeX"), pixels.get("SizeY")) != (str(width), str(height)):
             continue

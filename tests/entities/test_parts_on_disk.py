@@ -163,6 +163,17 @@ def test_a_damaged_tile_is_named(image, options, tmp_path):
     same(nuclei(slide_of(image)[0], **options), nuclei(slide_of(image)[0], resume=tmp_path, **options))
 
 
+def test_tiles_of_unknown_arguments_are_refused(image, options, tmp_path):
+    about = stopped(image, tmp_path, options)[0].parent / "about.json"
+    for text in (about.read_text()[:50], "[]"):
+        about.write_text(text)
+        with pytest.raises(ValueError, match=r"about.json is damaged .*delete the folder"):
+            nuclei(slide_of(image)[0], resume=tmp_path, **options)
+    about.unlink()
+    with pytest.raises(ValueError, match=r"holds tiles but no about.json"):
+        nuclei(slide_of(image)[0], resume=tmp_path, **options)
+
+
 def test_a_folder_that_cannot_be_made_is_named(image, options, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="resume: cannot make this folder"):

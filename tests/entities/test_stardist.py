@@ -1,4 +1,6 @@
+import importlib.abc
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +95,26 @@ def test_missing_packages_are_named(plain, backend, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=rf"backend '{backend}' needs .*pip install .*backend='torch'"):
         make_runner(plain, backend)
+
+
+def test_stardist_without_tensorflow_is_a_missing_package(plain, monkeypatch):
+    class WithoutTensorFlow(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path=None, target=None):
+            if name == "stardist.models":
+                raise RuntimeError("Please install TensorFlow")  # as csbdeep says it, which stardist needs
+
+    monkeypatch.delitem(sys.modules, "stardist.models", raising=False)
+    monkeypatch.setitem(sys.modules, "stardist", types.ModuleType("stardist"))
+    sys.modules["stardist"].__path__ = []
+    monkeypatch.setattr(sys, "meta_path", [WithoutTensorFlow(), *sys.meta_path])
+    with pytest.raises(ImportError, match=r"backend 'keras' needs .*backend='torch'.*install TensorFlow"):
+        make_runner(plain, "keras")
+
+
+@pytest.mark.parametrize("image", [np.zeros((0, 5, 3)), np.full((20, 20, 3), np.nan)])
+def test_images_without_values_are_refused(plain, image):
+    with pytest.raises(ValueError, match="image: expected finite values, at least one pixel"):
+        stardist_instances(image, plain)
 
 
 def test_openvino_finds_the_same_nuclei(plain, slide):
@@ -205,11 +227,14 @@ def test_nuclei_and_build_graph_ask_for_it_by_segment(plain, slide, tmp_path):
         ({"tile_um": 0.0}, ValueError, "tile_um"),
         ({"max_radius_um": -1.0}, ValueError, "max_radius_um"),
         ({"workers": 0}, ValueError, "workers"),
+        ({"workers": 1.5}, ValueError, "workers: expected a whole number"),
         ({"window_px": 0}, ValueError, "window_px"),
         ({"prob_thresh": 1.5}, ValueError, "prob_thresh"),
         ({"nms_thresh": -0.5}, ValueError, "nms_thresh"),
         ({"normalise": "image"}, ValueError, "normalise"),
         ({"normalise": (3, 3)}, ValueError, "normalise"),
+        ({"normalise": 5}, ValueError, "normalise: expected what becomes 0"),
+        ({"device": "nowhere"}, ValueError, "device: 'nowhere' is not to be had here"),
         ({"backend": "onnx"}, ValueError, "backend"),
         ({"mask": "tissue"}, TypeError, "mask"),
         ({"backend": "openvino", "device": "cpu"}, ValueError, "device"),

@@ -216,3 +216,76 @@ def test_models_are_checked(change, match):
     net = StarDistNet(StarDistConfig(n_depth=0, n_filter_base=2, features=0))
     with pytest.raises(ValueError, match=match):
         replace(StarDistModel(net, 0.5, 0.4, "x"), **change)
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ('{"prob": "a", "nms": 0.3}', "thresholds.json: prob: expected a number from 0 to 1, found 'a'"),
+        ('{"prob": null}', "prob: expected a number from 0 to 1, found None"),
+        ('{"nms": 7}', "nms: expected a number from 0 to 1, found 7"),
+        ('{"nms": NaN}', "nms: expected a number from 0 to 1, found nan"),
+    ],
+)
+def test_thresholds_that_are_none(folder, text, message):
+    (folder / "thresholds.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{folder.name}: .*{message}"):
+        load_stardist(folder)
+
+
+def test_weights_that_are_no_numbers(folder, tmp_path):
+    # a network of NaN finds nothing, without a word
+    with h5py.File(folder / "weights_best.h5", "r+") as file:
+        file["prob/prob/bias"][...] = np.nan
+    with pytest.raises(ValueError, match=r"weights_best.h5: bias of layer 'prob': expected finite"):
+        load_stardist(folder)
+    model = load_stardist(DATA / "plain")
+    with torch.no_grad():
+        next(iter(model.network.parameters())).view(-1)[0] = torch.inf
+    save_stardist(model, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a.safetensors: weights .* are not finite"):
+        load_stardist(tmp_path / "a.safetensors")
+
+
+def test_zips_that_are_damaged_or_hold_two_models(folder, tmp_path):
+    path = tmp_path / "model.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for item in folder.iterdir():
+            packed.write(item, item.name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model.zip is damaged .*CRC"):
+        load_stardist(path)
+    with zipfile.ZipFile(path, "w") as packed:
+        for name in "ab":
+            packed.write(folder / "config.json", f"{name}/config.json")
+    with pytest.raises(ValueError, match=r"model.zip: expected one model, found a/, b/"):
+        load_stardist(path)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda facts: "{", "JSONDecodeError"),
+        (lambda facts: "[]", "TypeError"),
+        (
+            lambda facts: json.dumps({key: facts[key] for key in facts if key != "config"}),
+            "KeyError: 'config'",
+        ),
+        (lambda facts: json.dumps(facts | {"percentiles": [5]}), "IndexError"),
+        (lambda facts: json.dumps(facts | {"version": 2}), "of version 2, expected 1"),
+    ],
+)
+def test_heads_of_files_that_are_not_ours(tmp_path, change, message):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = tmp_path / "a.safetensors"
+    save_stardist(load_stardist(DATA / "plain"), path)
+    with safe_open(path, "pt") as file:
+        facts, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    [(name, text)] = facts.items()
+    save_file(tensors, path, metadata={name: change(json.loads(text))})
+    with pytest.raises(ValueError, match=rf"a.safetensors: its header .*{message}"):
+        load_stardist(path)

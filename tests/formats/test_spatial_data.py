@@ -80,3 +80,43 @@ def test_what_is_not_known_is_asked_for():
     assert_same(cells(5), from_spatialdata(data, unit_um=1.0, raster_mpp=0.25), columns=False)
     with pytest.raises(ValueError, match=r"element: expected one of \['cells'\]"):
         from_spatialdata(data, "nuclei")
+
+
+def test_data_of_others(tmp_path):
+    import pandas as pd
+    import shapely
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from spatialdata import SpatialData
+    from spatialdata.models import Labels2DModel, ShapesModel, TableModel
+
+    cross = shapely.Polygon([(0, 0), (4, 4), (4, 0), (0, 4)])
+    data = SpatialData(
+        shapes={"c": ShapesModel.parse(GeoDataFrame(geometry=[shapely.box(9, 9, 12, 12), cross]))}
+    )
+    with pytest.raises(ValueError, match="element 'c', id 1: a ring crosses itself"):
+        from_spatialdata(data, unit_um=0.5)
+    assert len(from_spatialdata(data, unit_um=0.5, check_rings=False)) == 2
+    for options, name in (({"unit_um": -1}, "unit_um"), ({"unit_um": 0.5, "raster_mpp": 0}, "raster_mpp")):
+        with pytest.raises(ValueError, match=f"{name}: expected a positive number"):
+            from_spatialdata(data, **options)
+    # labels of several scales, and what a table says of them
+    labels = np.kron(np.array([[0, 5], [3, 0]]), np.ones((32, 32), np.int32)).astype(np.int32)
+    obs = pd.DataFrame({"region": pd.Categorical(["l"] * 2), "at": [3, 5]}, index=["a", "b"])
+    table = AnnData(X=np.array([[7.0], [8.0]], np.float32), obs=obs, var=pd.DataFrame(index=["g"]))
+    table = TableModel.parse(table, region="l", region_key="region", instance_key="at")
+    raster = Labels2DModel.parse(labels, dims=("y", "x"), scale_factors=[2])
+    found = from_spatialdata(SpatialData(labels={"l": raster}, tables={"t": table}), unit_um=0.5)
+    np.testing.assert_array_equal(found.instance_map(), labels)
+    assert found.columns["g"].tolist() == [7.0, 8.0]
+
+
+def test_what_cannot_be_written():
+    from histograph.entities import Entities
+
+    with pytest.raises(ValueError, match="at least one"):
+        to_spatialdata(Entities.empty("cell", 0.5))
+    source = cells()
+    source.columns["region"] = np.arange(len(source))
+    with pytest.raises(ValueError, match="'region' would come twice"):
+        to_spatialdata(source)

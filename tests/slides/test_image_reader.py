@@ -42,10 +42,10 @@ def test_arrays_that_are_no_images(array, word):
         open_slide(array, mpp=1.0)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "1", "P", "LA", "I;16", "CMYK"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "1", "P", "LA", "I;16"])
 def test_image_files(tmp_path, noise, mode):
     rgb = noise(12, 16, 3)
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    path = tmp_path / "a.png"
     if mode == "I;16":
         image = Image.fromarray(noise(12, 16, dtype=np.uint16))
     elif mode == "RGBA":
@@ -59,6 +59,20 @@ def test_image_files(tmp_path, noise, mode):
         np.testing.assert_array_equal(out, rgb)
     if mode == "I;16":
         np.testing.assert_array_equal(out[..., 0], np.floor(noise(12, 16, dtype=np.uint16) / 257 + 0.5))
+
+
+def test_cmyk_is_refused(tmp_path, noise):
+    Image.fromarray(noise(12, 16, 3)).convert("CMYK").save(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=r"a.jpg has colours 'CMYK'.*Convert it to RGB first"):
+        open_slide(tmp_path / "a.jpg", mpp=0.5)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_animations_are_refused(tmp_path, noise, suffix):
+    frames = [Image.fromarray(noise(12, 16, 3, seed=k)) for k in range(3)]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=rf"a\.{suffix} is animated: 3 frames"):
+        open_slide(tmp_path / f"a.{suffix}", mpp=0.5)
 
 
 def test_png_resolution_of_a_microscope(tmp_path, noise):
