@@ -125,10 +125,11 @@ def crops_of(data: Labelled, slide: Labelled, more: Labelled, crop_px: int, leng
     )
 
 
-def write(model: StarDistModel, path: Path, prob_thresh: float, judged: Path | None) -> None:
+def write(model: StarDistModel, path: Path, prob_thresh: float, views: int, judged: Path | None) -> None:
     """Write a model in half precision, with what is to be known of it."""
     card = CARD | {"scores": "not measured" if judged is None else judged.read_text()}
-    save_stardist(replace(model, network=model.network.half(), prob_thresh=prob_thresh, card=card), path)
+    network = model.network.half()
+    save_stardist(replace(model, network=network, prob_thresh=prob_thresh, views=views, card=card), path)
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
@@ -156,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--accelerator", default="auto", help="cpu, gpu or auto")
     parser.add_argument("--precision", default="bf16-mixed", help="32-true or bf16-mixed")
     parser.add_argument("--prob-thresh", type=float, default=0.45, help="of the model that is written")
+    parser.add_argument("--views", type=int, default=2, help="and over how many mirror images it averages")
     parser.add_argument("--write", type=Path, help="file of the default weights")
     parser.add_argument(
         "--judged", type=Path, help="what benchmarks/nuclei.py --markdown wrote, for the model card"
@@ -190,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"last: {log.iloc[-1].to_dict()}; {options.out / 'stardist.safetensors'}")
     if options.write is not None:
-        write(model, options.write, options.prob_thresh, options.judged)
+        write(model, options.write, options.prob_thresh, options.views, options.judged)
     return 0
 
 

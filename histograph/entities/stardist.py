@@ -142,6 +142,7 @@ def stardist_nuclei(
         "finder": "stardist",
         "mpp": mpp,
         "model": loaded.name,
+        "views": loaded.views,
         "backend": backend,
         "prob_thresh": probability,
         "nms_thresh": overlap,

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from ..atomic import atomic_path
 from ..nn.stardist_config import StarDistConfig
 from ..nn.stardist_net import StarDistNet
+from .stardist_views import VIEWS
 
 SHIPPED = Path(__file__).parent.parent / "bundled" / "stardist_he.safetensors"
 
@@ -70,6 +71,14 @@ class StarDistModel:
         Names of the kinds of nuclei; default: their numbers from 1.
     source : Path, optional
         Folder or zip of the stardist package that it came from.
+    views : {1, 2, 4}
+        Over how many mirror images of an image its outputs are averaged, see `averaged_views`. More is better and
+        takes as many times as long; ``dataclasses.replace(model, views=1)`` is the same model, fast.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the classes do not fit the network.
 
     Examples
     --------
@@ -87,6 +96,7 @@ class StarDistModel:
     card: dict[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     source: Path | None = None
+    views: int = 1
 
     def __post_init__(self) -> None:
         for name, low in (("prob_thresh", 0.0), ("nms_thresh", 0.0)):
@@ -100,6 +110,11 @@ class StarDistModel:
                 f"percentiles: expected two rising numbers from 0 to 100, found {self.percentiles!r}"
             )
 
+        if self.views not in VIEWS or (self.views > 1 and self.config.n_rays % 2):
+            raise ValueError(
+                f"views: expected 1, 2 or 4, and 1 for an odd number of rays, found {self.views!r} with "
+                f"{self.config.n_rays} rays"
+            )
         if self.classes and len(self.classes) != (self.config.n_classes or 0):
             raise ValueError(
                 f"classes: expected {self.config.n_classes or 0} names, found {len(self.classes)}"
@@ -201,6 +216,7 @@ def save_stardist(model: StarDistModel, path: str | os.PathLike[str]) -> None:
         "percentiles": model.percentiles,
         "card": model.card,
         "classes": list(model.classes),
+        "views": model.views,
     }
     tensors = {key: value.contiguous() for key, value in model.network.state_dict().items()}
     with atomic_path(path) as part:
@@ -250,6 +266,7 @@ def _from_header(facts: dict[str, Any], tensors: dict[str, torch.Tensor], path: 
         None if percentiles is None else (percentiles[0], percentiles[1]),
         facts["card"],
         tuple(facts["classes"]),
+        views=facts.get("views", 1),
     )
 
 

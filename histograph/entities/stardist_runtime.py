@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -16,12 +15,10 @@ from ..nn.stardist_strips import forward_in_strips
 from .star_polygons import StarPolygons
 from .stardist_files import StarDistModel
 from .stardist_keras import keras_network
+from .stardist_views import Runner, averaged_views
 
 Backend = Literal["torch", "openvino", "keras"]
 BACKENDS = ("torch", "openvino", "keras")
-
-# Image (H, W, C) float32 -> probability (h, w), distances (h, w, R), probabilities of the kinds (h, w, K) or None.
-Runner = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32], "NDArray | None"]]
 
 # StarDist keeps distances above this, and makes no nucleus of the two outermost rows and columns of the output.
 LEAST_DISTANCE = 1e-3
@@ -77,13 +74,13 @@ def make_runner(
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, found {backend!r}")
     if device is not None and backend != "torch":
         raise ValueError(f"device: only for backend 'torch', found {device!r} with {backend!r}; leave it out")
-    if backend == "torch":
-        return _torch_runner(model, mixed_precision, device)
-    if backend == "openvino":
-        return _openvino_runner(model, mixed_precision)
-    if mixed_precision:
+    if backend == "keras" and mixed_precision:
         raise ValueError("mixed_precision: not with backend 'keras'; use 'torch' or 'openvino'")
-    return _keras_runner(model)
+    if backend == "torch":
+        run = _torch_runner(model, mixed_precision, device)
+    else:
+        run = _openvino_runner(model, mixed_precision) if backend == "openvino" else _keras_runner(model)
+    return averaged_views(run, model.views, model.config.grid)
 
 
 def _torch_runner(model: StarDistModel, mixed_precision: bool, device: Any) -> Runner:

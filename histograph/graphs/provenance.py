@@ -75,7 +75,10 @@ def describe(value: Any) -> Any:
         return {"encoder": {**facts, **describe(tokens)}, "digest": _digest(*weights)}
     if isinstance(value, StarDistModel):
         weights = [item.detach().cpu().float().numpy() for item in value.network.state_dict().values()]
-        facts = {key: describe(getattr(value, key)) for key in ("name", "mpp", "prob_thresh", "nms_thresh")}
+        facts = {
+            key: describe(getattr(value, key))
+            for key in ("name", "mpp", "prob_thresh", "nms_thresh", "views")
+        }
         return {
             "stardist": {**facts, "percentiles": describe(value.percentiles)},
             "digest": _digest(*weights),

@@ -160,5 +160,5 @@ def test_memory_is_that_of_tiles_and_the_result(image, method, request, monkeypa
         tracemalloc.stop()
         left.append(peak - size)
         assert len(cells) > 40 * times and size < 400 * len(cells) + 2**15
-    # three times the rows of tiles; what waits at the end of a row grows with its length
-    assert left[1] < 1.1 * left[0]
+    # three times the rows of tiles, and a third more for what is read ahead, which depends on who is first
+    assert left[1] < 1.33 * left[0]
