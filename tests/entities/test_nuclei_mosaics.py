@@ -150,15 +150,18 @@ def test_memory_is_that_of_tiles_and_the_result(image, method, request, monkeypa
 
         options = {**request.getfixturevalue("stardist"), "tile_um": 64.0}
         monkeypatch.setattr(stardist_squares, "_DRAW_PX", 128)
+    nuclei(open_slide(image, mpp=0.5), **options)  # compiled before it is measured
     left = []
     for times in (4, 12):  # the first is already larger than a tile with its margin
         slide = open_slide(np.tile(image, (times, 2, 1)), mpp=0.5)
-        nuclei(open_slide(image, mpp=0.5), **options)  # compiled before it is measured
-        tracemalloc.start()
-        cells = nuclei(slide, workers=1, **options)
-        size, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        left.append(peak - size)
-        assert len(cells) > 40 * times and size < 400 * len(cells) + 2**15
-    # three times the rows of tiles, and a third more for what is read ahead, which depends on who is first
-    assert left[1] < 1.33 * left[0]
+        needed = []
+        for _ in range(2):  # how much is read ahead depends on who is first
+            tracemalloc.start()
+            cells = nuclei(slide, workers=1, **options)
+            size, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            needed.append(peak - size)
+            assert len(cells) > 40 * times and size < 400 * len(cells) + 2**15
+        left.append(min(needed))
+    # three times the rows of tiles; what waits at the end of a row grows with its length
+    assert left[1] < 1.1 * left[0]
