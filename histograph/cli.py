@@ -543,9 +543,7 @@ def _expand(paths: list[Path], suffixes: frozenset[str], what: str) -> list[Path
             raise FileNotFoundError(f"no {what} at {path}: check the path")
         if path.is_dir() and path.suffix.lower() not in suffixes:  # a .zarr is one file to its users
             # what other systems leave beside files, such as "._slide.svs", begins with a dot
-            found = sorted(
-                p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith(".")
-            )
+            found = sorted(p for p in path.glob("[!.]*") if p.suffix.lower() in suffixes)
             if not found:
                 raise FileNotFoundError(f"the folder {path} holds no {what} ({', '.join(sorted(suffixes))})")
             files += found

@@ -172,16 +172,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = None if options.start is None else load_stardist(options.start)
     if options.relabel and start is None:
         parser.error("--relabel: give the model with --start")
-    if options.filters is not None:
-        if start is None:
-            parser.error("--filters: give the model with --start")
-        wide = replace(start, network=widened(start.network, options.filters, seed=options.seed))
+    if options.filters is not None and start is None:
+        parser.error("--filters: give the model with --start")
     slide = [] if options.no_slide else slide_windows(start if options.relabel else None)
     more = read_folder(options.more, options.held_out) if options.more else []
     print(f"{len(data)} images, {len(slide)} windows of the slide, {len(more)} more images", flush=True)
+    first = NETWORK if start is None else start
+    if start is not None and options.filters is not None:
+        first = replace(start, network=widened(start.network, options.filters, seed=options.seed))
     model, log = train_nuclei(
         crops_of(data, slide, more, options.crop, length=400),
-        NETWORK if start is None else start if options.filters is None else wide,
+        first,
         epochs=options.epochs,
         out=options.out,
         lr=options.lr,

@@ -170,10 +170,9 @@ def timm_encoder(
         raise ValueError(f"encoder 'timm:{model}': its files do not say {_WANTED}")
     made_for = told.get("input_size", (3, 224, 224))[-1]
     if size_px and size_px != made_for and hasattr(network, "set_input_size"):
+        # transformers of a fixed size: positions are interpolated once
         with _explained(f"timm:{model}", advice):
-            network.set_input_size(
-                img_size=size_px
-            )  # transformers of a fixed size: positions are interpolated once
+            network.set_input_size(img_size=size_px)
     vectors = network if tokens is None else TimmVectors(network, tokens)
     return PatchEncoder(
         vectors.eval().float(),

@@ -391,7 +391,7 @@ def _files_of(folder: Path) -> list[Path]:
     """Files that the manifest of a folder lists, or all graph files in it."""
     manifest = folder / MANIFEST
     if not manifest.is_file():
-        return sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("."))
+        return sorted(folder.glob("[!.]*.safetensors"))
     table = pd.read_parquet(manifest)
     complete = table[table["status"] != "failed"]
     return [folder / name for name in sorted(complete["file"])]

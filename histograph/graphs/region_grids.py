@@ -218,9 +218,7 @@ def region_files(folder: str | os.PathLike[str]) -> tuple[list[Any], list[str]]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"grids: no folder at {folder}")
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix in _SUFFIXES and not path.name.startswith(".")
-    )
+    files = sorted(path for path in folder.rglob("[!.]*") if path.suffix in _SUFFIXES)
     if not files:
         raise FileNotFoundError(f"grids: no file {' or '.join(_SUFFIXES)} in {folder}")
     if np.ndim(open_array(files[0])) == 4:

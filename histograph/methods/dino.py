@@ -262,9 +262,8 @@ class DINO(SelfDistillation):
     def _read(self, batch: Any) -> Tensor:
         """Take (B, H, W, 3) colours from 0 to 1 out of a batch."""
         image = read_image(batch, "DINO", ", or train graphs with GraphDINO")
-        dtype = torch.promote_types(
-            self.mean.dtype, torch.float32
-        )  # colours are cut and jittered in it at least
+        # colours are cut and jittered in single precision at least
+        dtype = torch.promote_types(self.mean.dtype, torch.float32)
         return image.to(dtype) / 255 if image.dtype == torch.uint8 else image.to(dtype)
 
 

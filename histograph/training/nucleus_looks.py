@@ -117,9 +117,8 @@ class Looks:
             # nuclei hold less eosin than what is around them, without a sharp line between
             shade = ndimage.gaussian_filter(inside.astype(np.float32), rng.uniform(0.6, 2.0))
             painted += (over * (1 - shade * rng.uniform(0, 0.6)))[..., None] * eosin
-            if (
-                rng.random() < 0.5
-            ):  # cytoplasm takes haematoxylin too, in some tissue nearly as much as nuclei
+            # cytoplasm takes haematoxylin too, in some tissue nearly as much as nuclei
+            if rng.random() < 0.5:
                 basophilic = _piece(self.texture, inside.shape, rng) * rng.uniform(0, 0.7) * (1 - 0.7 * shade)
                 painted += basophilic[..., None] * haematoxylin
         return painted + rng.uniform(0, 0.12, 3) * rng.uniform()
@@ -181,11 +180,11 @@ def _near(colour: NDArray, spread: float, rng: np.random.Generator) -> NDArray:
 
 def _jittered(density: NDArray, rng: np.random.Generator) -> NDArray:
     """Change the colours and amounts of the stains, and the light."""
-    amounts = density @ unmixing(MACENKO_REFERENCE)
+    unmix = unmixing(MACENKO_REFERENCE)
+    amounts, stains = density @ unmix, np.linalg.inv(unmix)
     amounts[..., :2] *= np.exp(rng.normal(0, 0.3, 2))
     if rng.random() < 0.3:  # cytoplasm that takes haematoxylin too
         amounts[..., 0] += np.maximum(amounts[..., 1], 0) * rng.uniform(0, 0.5)
-    stains = np.linalg.inv(unmixing(MACENKO_REFERENCE))
     if rng.random() < 0.7:
         stains[:2] = _near(stains[0], 0.06, rng), _near(stains[1], 0.06, rng)
     return amounts @ stains * np.exp(rng.normal(0, 0.2)) * np.exp(rng.normal(0, 0.1, 3)) + rng.normal(

@@ -175,9 +175,8 @@ def open_source(images: Any) -> Source:
             raise FileNotFoundError(f"images: no file or folder at {path}")
         paths = [path]
         if path.is_dir():
-            files = (item for item in path.rglob("*") if item.suffix.lower() in SUFFIXES)
             # hidden files have the same suffixes, such as what a Mac keeps beside each picture of an archive
-            paths = sorted(item for item in files if not item.name.startswith("."))
+            paths = sorted(item for item in path.rglob("[!.]*") if item.suffix.lower() in SUFFIXES)
             if not paths:
                 raise FileNotFoundError(f"images: {path} holds no image file ({', '.join(SUFFIXES)})")
         return _file_source(paths)
