@@ -25,7 +25,7 @@ from .nuclei_tile import UNITS, NucleusSettings, segment
 from .parts_on_disk import KeptParts, keep_parts
 from .stain import MACENKO_REFERENCE, RUIFROK, estimate_stains, stain_weights
 from .threshold import sample_tissue, stain_level
-from .within import check_slide, points_inside, resolve_mask
+from .within import check_slide, check_workers, points_inside, resolve_mask
 
 if TYPE_CHECKING:
     from ..slides import Slide, TissueMask
@@ -373,5 +373,4 @@ def _check(mpp: float, tile_um: float, workers: int) -> None:
     for name, value in (("mpp", mpp), ("tile_um", tile_um)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name}: expected a positive number of µm, found {value}.")
-    if workers != int(workers) or workers < 1:
-        raise ValueError(f"workers: expected a whole number of threads, at least 1, found {workers}.")
+    check_workers(workers)

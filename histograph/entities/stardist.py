@@ -20,7 +20,7 @@ from .stardist_image import threshold
 from .stardist_runtime import Backend, make_runner
 from .stardist_squares import SquareSearch, draw_entities, find_polygons
 from .threshold import sample_tissue
-from .within import check_slide, resolve_mask
+from .within import check_slide, check_workers, resolve_mask
 
 if TYPE_CHECKING:
     import torch
@@ -223,8 +223,7 @@ def _check(model: StarDistModel, tile_um: float, workers: int, max_radius_um: fl
     for name, value in (("tile_um", tile_um), ("max_radius_um", max_radius_um)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name}: expected a positive number of µm, found {value}.")
-    if workers != int(workers) or workers < 1:
-        raise ValueError(f"workers: expected a whole number of threads, at least 1, found {workers}.")
+    check_workers(workers)
     if window_px != int(window_px) or window_px < 1:
         raise ValueError(f"window_px: expected a whole number of pixels, found {window_px}.")
     if model.config.n_channel_in != 3:

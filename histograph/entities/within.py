@@ -1,4 +1,4 @@
-"""Which part of a slide is looked at: the `mask` argument that all finders share."""
+"""Arguments that all finders share: the slide, which part of it is looked at (`mask`), and threads."""
 
 from __future__ import annotations
 
@@ -42,6 +42,30 @@ def check_slide(slide: Any) -> None:
             "open_slide(path)",
         )
     raise TypeError(f"slide: expected an open slide, found {found}; open it first: histograph.{call}.")
+
+
+def check_workers(workers: int) -> None:
+    """Refuse what is no number of threads.
+
+    Parameters
+    ----------
+    workers : int
+        The argument.
+
+    Raises
+    ------
+    ValueError
+        If it is not whole, or less than 1.
+
+    Examples
+    --------
+    >>> check_workers(0)
+    Traceback (most recent call last):
+    ...
+    ValueError: workers: expected a whole number of threads, at least 1, found 0.
+    """
+    if workers != int(workers) or workers < 1:
+        raise ValueError(f"workers: expected a whole number of threads, at least 1, found {workers}.")
 
 
 def resolve_mask(slide: Slide, mask: TissueMask | Literal["auto"] | None) -> TissueMask | None:
