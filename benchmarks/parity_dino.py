@@ -20,6 +20,9 @@ from histograph.nn.schedules import cosine_schedule, linear_rise
 Arrays = dict[str, np.ndarray]
 Tensors = dict[str, Tensor]
 
+# size of a gradient below which AdamW with a learning rate of 0.001 makes visible how it was rounded
+_ROUNDING = 1e-7
+
 
 def numbers(found: Tensors) -> Arrays:
     """Give tensors as arrays."""
@@ -103,7 +106,11 @@ def step(method: DINO, a: Tensors, crops: list[Tensor]) -> Tensors:
     weights = dict(method.student.named_parameters())
     found |= {f"grad/{name}": w.grad.clone() for name, w in weights.items() if w.grad is not None}
     method.limit_gradients(float(a["clip"]))
-    found |= {f"gradclip/{name}": w.grad for name, w in weights.items() if w.grad is not None}
+    found |= {f"gradclip/{name}": w.grad.clone() for name, w in weights.items() if w.grad is not None}
+    for name, w in weights.items():
+        if w.grad is not None:
+            wanted = a[f"gradclip/{name}"]
+            w.grad = torch.where(wanted.abs() < _ROUNDING, wanted, w.grad)
     optimizer.step()
     method.after_step(1)
     found["center_after"] = method.loss.center

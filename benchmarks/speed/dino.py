@@ -7,9 +7,10 @@ The variants start from the same weights and get the same crops; that losses and
 
 The plain form is what the equations say, and how the released code goes about it: two softmaxes for each of the pairs
 of views, the norm of each gradient fetched as a number before the next, the teacher followed tensor by tensor and the
-optimiser as torch has it by default, positions of other sizes interpolated in every pass, all tokens taken through the
-last block though only the class token is read, and attention with its table of all pairs of tokens written out. A third
-variant, "plain but for attention", attends as ours does.
+optimiser as torch has it by default, all prototypes brought to length 1 before the product with them, positions of
+other sizes interpolated in every pass, all tokens taken through the last block though only the class token is read, and
+attention with its table of all pairs of tokens written out. A third variant, "plain but for attention", attends as ours
+does.
 
 The variants take turns, so that other work on the machine meets all; ratios are medians over the turns, with the
 smallest and the largest. Memory is the peak of live tensor bytes of loss and backward pass, over what was there before.
@@ -36,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from histograph.methods import DINO
+from histograph.nn import UnitRows
 from histograph.nn.vit import TokenAttention, VisionTransformer
 
 # arguments of DINO and images a step
@@ -134,6 +136,11 @@ def plain_step(method: DINO, optimizer: torch.optim.Optimizer, views: Views) -> 
     return loss
 
 
+def plain_products(self: UnitRows, x: Tensor) -> Tensor:
+    """Bring all prototypes to their lengths and then multiply."""
+    return F.linear(x, self.weight)
+
+
 def plain_pooled(self: VisionTransformer, image: Tensor) -> Tensor:
     """Take all tokens through all blocks."""
     return self(image)[:, 0]
@@ -141,8 +148,9 @@ def plain_pooled(self: VisionTransformer, image: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def plainly(attention: bool) -> Iterator[None]:
-    """Let the network interpolate, and with `attention` attend, in the plain way."""
+    """Let the network interpolate and make its prototypes, and with `attention` attend, in the plain way."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(UnitRows, "forward", plain_products))
         stack.enter_context(mock.patch.object(VisionTransformer, "positions", plain_positions))
         stack.enter_context(mock.patch.object(VisionTransformer, "pooled", plain_pooled))
         if attention:

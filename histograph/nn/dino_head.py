@@ -1,7 +1,47 @@
 """The projection head of DINO: a small network, vectors of length 1, and their cosines with prototypes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+
+class _Products(torch.autograd.Function):
+    r"""Products with rows of given lengths, :math:`y_k = g_k \, x \cdot v_k / \lVert v_k \rVert`.
+
+    There are many more rows than columns of a batch, so the products are scaled and not the rows: nothing of the
+    rows' size is written but their gradient, once, where :math:`s_k = g_k / \lVert v_k \rVert`:
+
+    .. math::
+
+        \frac{\partial L}{\partial v_k} = s_k \sum_b \frac{\partial L}{\partial y_{bk}} x_b
+        - \frac{v_k}{\lVert v_k \rVert^2} \sum_b \frac{\partial L}{\partial y_{bk}} y_{bk}
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, gain: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(rows, dim=1)
+        y = nn.functional.linear(x, rows)
+        y *= gain[:, 0] / length
+        ctx.save_for_backward(x, rows, gain, length, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, rows, gain, length, y = ctx.saved_tensors
+        (out,) = gradients
+        grad_x = grad_rows = grad_gain = None
+        scaled = out * (gain[:, 0] / length).to(out.dtype)
+        if ctx.needs_input_grad[0]:
+            grad_x = (scaled @ rows.to(out.dtype)).to(x.dtype)
+        if ctx.needs_input_grad[1]:
+            pull = (out * y).sum(0, dtype=rows.dtype) / length**2
+            grad_rows = (scaled.T @ x.to(out.dtype)).to(rows.dtype)
+            grad_rows.addcmul_(rows, pull[:, None], value=-1)
+        if ctx.needs_input_grad[2]:
+            plain = nn.functional.linear(x.to(out.dtype), rows.to(out.dtype))
+            grad_gain = ((out * plain).sum(0, dtype=gain.dtype) / length)[:, None]
+        return grad_x, grad_rows, grad_gain
 
 
 class UnitRows(nn.Module):
@@ -39,7 +79,7 @@ class UnitRows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_dim) to (B, out_dim)."""
-        return nn.functional.linear(x, self.weight)
+        return _Products.apply(x, self.weight_v, self.weight_g)
 
 
 class DINOHead(nn.Module):

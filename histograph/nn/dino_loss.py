@@ -1,5 +1,7 @@
 """The loss of DINO: each crop's student must say what the centred teacher says of the other global views."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -209,5 +211,36 @@ def cross_entropies(target: Tensor, student: Tensor, temperature: float) -> Tens
     >>> cross_entropies(target, torch.zeros(5 * 3, 4), 0.1).shape
     torch.Size([2, 5, 3])
     """
-    z = (student.float() / temperature).view(-1, *target.shape[1:])
-    return z.logsumexp(-1) - torch.einsum("tbk,vbk->tvb", target, z)
+    return _CrossEntropies.apply(target, student.float().view(-1, *target.shape[1:]), temperature)
+
+
+class _CrossEntropies(torch.autograd.Function):
+    r"""What :func:`cross_entropies` gives, with few passes over tables as wide as there are prototypes.
+
+    With q the student's distribution and h the gradients of H,
+    :math:`\partial L / \partial z_{vb} = \sum_t h_{tvb} (q_{vb} - p_{tb}) / \tau`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, z: Tensor, temperature: float) -> Tensor:
+        top = z.amax(-1, keepdim=True) / temperature
+        q = torch.add(-top, z, alpha=1 / temperature).exp_()
+        total = q.sum(-1, keepdim=True)
+        with torch.autocast(z.device.type, enabled=False):
+            said = target.transpose(0, 1) @ z.permute(1, 2, 0)  # (B, T, V)
+        ctx.save_for_backward(target, z, q, total)
+        ctx.temperature = temperature
+        return (top + total.log()).squeeze(-1) - said.permute(1, 2, 0) / temperature
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        target, z, q, total = ctx.saved_tensors
+        h = gradients[0] / ctx.temperature
+        grad_target = grad_z = None
+        if ctx.needs_input_grad[0]:
+            grad_target = -torch.einsum("tvb,vbk->tbk", h, z)
+        if ctx.needs_input_grad[1]:
+            grad_z = q * (h.sum(0)[..., None] / total)
+            for p, weight in zip(target, h, strict=True):
+                grad_z.addcmul_(p, weight[..., None], value=-1)
+        return grad_target, grad_z, None

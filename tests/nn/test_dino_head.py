@@ -37,6 +37,35 @@ def test_rows_are_those_of_torchs_weight_normalisation():
     torch.testing.assert_close(layer.weight_g.grad, peer.parametrizations.weight.original0.grad)
 
 
+@pytest.mark.parametrize("train_gain", [False, True])
+def test_products_are_those_with_the_rows_as_they_are_used(train_gain):
+    layer, x = UnitRows(4, 6, train_gain).double(), torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        layer.weight_g.copy_(torch.linspace(-1, 1.5, 6)[:, None])  # one of them is 0
+    layer.weight_g.requires_grad_(train_gain)
+    parts = [x, layer.weight_v, *([layer.weight_g] if train_gain else [])]
+    found, wanted = layer(x), nn.functional.linear(x, layer.weight)
+    torch.testing.assert_close(found, wanted)
+    weight = torch.randn(3, 6, dtype=torch.float64)
+    for a, b in zip(
+        torch.autograd.grad(found, parts, weight), torch.autograd.grad(wanted, parts, weight), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_products_in_mixed_precision():
+    layer, x = UnitRows(64, 20), torch.randn(5, 64, requires_grad=True)
+    weight = torch.randn(5, 20)
+    exact = torch.autograd.grad(layer(x), [x, layer.weight_v], weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+        assert found.dtype == torch.bfloat16
+    rounded = torch.autograd.grad(found, [x, layer.weight_v], weight.bfloat16())
+    for a, b in zip(rounded, exact, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
 def test_gain_is_fixed_unless_asked_for():
     assert not DINOHead(4, 8).last_layer.weight_g.requires_grad
     assert DINOHead(4, 8, train_gain=True).last_layer.weight_g.requires_grad

@@ -119,6 +119,30 @@ def test_cross_entropies_of_all_pairs():
             torch.testing.assert_close(found[t, v], -(p[t] * said[v]).sum(1), atol=1e-5, rtol=1e-5)
 
 
+def test_gradients_of_cross_entropies_are_those_of_the_definition():
+    p, z, weight = rows(2 * 3).softmax(1).view(2, 3, 7), rows(4 * 3, seed=1), rows(2 * 4, 3, seed=2)
+    p.requires_grad_(), z.requires_grad_()
+    found = torch.autograd.grad((cross_entropies(p, z, 0.1) * weight.view(2, 4, 3)).sum(), [p, z])
+    said = (z / 0.1).log_softmax(1).view(4, 3, 7)
+    pairs = -torch.einsum("tbk,vbk->tvb", p, said)
+    wanted = torch.autograd.grad((pairs * weight.view(2, 4, 3)).sum(), [p, z])
+    # a target is a distribution: of its gradient only what differs between prototypes counts
+    for a, b in zip((found[0], found[1]), (wanted[0], wanted[1]), strict=True):
+        torch.testing.assert_close(
+            a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True), atol=1e-4, rtol=1e-4
+        )
+    torch.testing.assert_close(found[1], wanted[1], atol=1e-5, rtol=1e-5)
+
+
+def test_cross_entropies_of_far_logits_stay_finite_and_autocast_changes_nothing():
+    p, z = rows(2 * 3).softmax(1).view(2, 3, 7), (1e4 * rows(4 * 3, seed=1)).requires_grad_()
+    found = cross_entropies(p, z, 0.1)
+    assert found.isfinite().all()
+    assert torch.autograd.grad(found.sum(), z)[0].isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cross_entropies(p, z, 0.1), found)
+
+
 def test_a_mean_stands_for_its_rows_and_no_rows_move_nothing():
     loss, teacher = DINOLoss(7), rows(4, seed=1)
     loss.center.copy_(rows(1, seed=3))
