@@ -212,6 +212,13 @@ def convert(
     check_rings: Annotated[
         bool, typer.Option(help="Refuse polygons whose rings cross; otherwise fill by the even-odd rule.")
     ] = True,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            help="What several polygons of one GeoJSON feature are: together one object, or apart an object each "
+            "(CellViT's file)."
+        ),
+    ] = None,
     mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel of all slides.")] = None,
     mpp_table: Annotated[
         Path | None, typer.Option(help="CSV with columns slide_id and mpp, where slides differ.")
@@ -242,12 +249,14 @@ def convert(
         for option, value in given.items():
             if value is not None:
                 raise typer.BadParameter("is for patch features, not for --to", param_hint=option)
-        _convert_objects(files, out, to, mpp, node_type, check_rings, overwrite)
+        _convert_objects(files, out, to, mpp, node_type, check_rings, parts, overwrite)
         return
     if node_type is not None:
         raise typer.BadParameter("is only for --to", param_hint="--node-type")
     if not check_rings:
         raise typer.BadParameter("is only for --to", param_hint="--no-check-rings")
+    if parts is not None:
+        raise typer.BadParameter("is only for --to", param_hint="--parts")
     from histograph.graphs import convert_many
 
     if mpp is not None and mpp_table is not None:
@@ -270,14 +279,18 @@ def _convert_objects(
     mpp: float | None,
     node_type: str | None,
     check_rings: bool,
+    parts: str | None,
     overwrite: bool,
 ) -> None:
     """Convert files of objects one after the other; exit with status 1 where one has failed."""
     from histograph.formats import FORMATS, convert_file
     from histograph.formats.convert import ENTITY_SUFFIXES, converted_name
+    from histograph.formats.geojson import PARTS
 
     if to not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}; found {to}", param_hint="--to")
+    if parts not in (*PARTS, None):
+        raise typer.BadParameter(f"must be {' or '.join(PARTS)}; found {parts}", param_hint="--parts")
     failed = False
     found = _expand(files, frozenset({*ENTITY_SUFFIXES, ".safetensors"}), "file of objects")
     check_targets(found, [converted_name(path, out, to) for path in found])
@@ -287,7 +300,7 @@ def _convert_objects(
             print(f"{'skipped':8s} {path.name}: {target} is there")
             continue
         try:
-            target, count = convert_file(path, out, to, mpp, node_type, check_rings)
+            target, count = convert_file(path, out, to, mpp, node_type, check_rings, parts)
             print(f"{'done':8s} {path.name}: {count} objects in {target}")
         except (ValueError, TypeError, OSError, ArithmeticError) as error:
             failed = True

@@ -12,7 +12,7 @@ from ..entities.entities import Entities
 from .ann_data import to_anndata
 from .ann_entities import KEY, entities_from_anndata
 from .cellvit import read_cellvit, write_cellvit
-from .geojson import read_geojson, to_geojson
+from .geojson import Parts, read_geojson, to_geojson
 from .hovernet import read_hovernet, write_hovernet
 from .instance_maps import MAP_SUFFIXES, read_instance_map, write_instance_map
 from .json_stream import check_file, open_json
@@ -49,7 +49,10 @@ _JSON: dict[str, Callable[..., Entities]] = {
 
 
 def read_entities(
-    path: str | os.PathLike[str], mpp: float | None = None, check_rings: bool = True
+    path: str | os.PathLike[str],
+    mpp: float | None = None,
+    check_rings: bool = True,
+    parts: Parts | None = None,
 ) -> Entities:
     """Read a file of objects, whichever of the formats it is in.
 
@@ -64,6 +67,8 @@ def read_entities(
         that does not say it.
     check_rings : bool
         As of `read_geojson`; only for this and SpatialData.
+    parts : {"together", "apart"}, optional
+        As of `read_geojson`, and only for this.
 
     Returns
     -------
@@ -103,8 +108,12 @@ def read_entities(
         reader = _json_reader(path)
     else:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(sorted(ENTITY_SUFFIXES))}")
-    if reader in (read_geojson, read_spatialdata):
-        return reader(path, mpp, check_rings=check_rings)
+    if reader is read_geojson:
+        return read_geojson(path, mpp, check_rings=check_rings, parts=parts)
+    if parts is not None:
+        raise ValueError(f"parts: is for GeoJSON, and {path} is none")
+    if reader is read_spatialdata:
+        return read_spatialdata(path, mpp, check_rings=check_rings)
     if not check_rings:
         raise ValueError(f"check_rings: is for GeoJSON and SpatialData, and {path} is none of them")
     found = reader(path, mpp)
@@ -221,6 +230,7 @@ def convert_file(
     mpp: float | None = None,
     node_type: str | None = None,
     check_rings: bool = True,
+    parts: Parts | None = None,
 ) -> tuple[Path, int]:
     """Convert one file of objects, or one of our graphs, and keep its name but for the end.
 
@@ -232,7 +242,7 @@ def convert_file(
         The folder; made when it does not exist.
     to, mpp, node_type
         As of `write_entities`.
-    check_rings : bool
+    check_rings, parts
         As of `read_entities`.
 
     Returns
@@ -265,6 +275,8 @@ def convert_file(
         raise ValueError(f"{path} would be replaced by what is made of it; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".safetensors":
+        if parts is not None or not check_rings:
+            raise ValueError(f"parts and check_rings: are for files of objects, and {path} is a graph")
         from ..graphs.layer import layer
         from ..graphs.store import load
 
@@ -272,7 +284,7 @@ def convert_file(
         return write_entities(graph, target, to, mpp, node_type), len(layer(graph, node_type).pos)
     if node_type is not None:
         raise ValueError(f"node_type: is for graphs, and {path} is none")
-    source = read_entities(path, mpp, check_rings)
+    source = read_entities(path, mpp, check_rings, parts)
     return write_entities(source, target, to, mpp), len(source)
 
 

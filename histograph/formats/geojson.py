@@ -9,10 +9,18 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..entities.entities import KINDS, Entities
-from .geojson_feature import OBJECT_TYPES, BadFeature, UnitCheck, children, object_type, parse_feature
+from .geojson_feature import (
+    OBJECT_TYPES,
+    BadFeature,
+    Feature,
+    UnitCheck,
+    children,
+    object_type,
+    parse_feature,
+)
 from .geojson_rows import Rows, rows_of
 from .json_stream import JsonReader, open_json
 from .pixels import PixelFrame, pixel_frame, raster_size
@@ -25,6 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["iter_geojson", "read_geojson", "to_geojson"]
 
 _AREA_TYPES = ("annotation", "tile", "tmaCore")
+# A cell of more polygons is none: QuPath's are of one, or of a few that touch.
+_CELL_PARTS = 16
+
+#: What a feature of several polygons or points is: one object, or an object each.
+Parts = Literal["together", "apart"]
+PARTS: tuple[Parts, ...] = get_args(Parts)
 
 
 def read_geojson(
@@ -39,6 +53,7 @@ def read_geojson(
     outline: str = "cell",
     measurements: bool = True,
     check_rings: bool = True,
+    parts: Parts | None = None,
 ) -> Entities:
     """Read objects of QuPath (GeoJSON, also ``.gz``) as entities.
 
@@ -71,6 +86,11 @@ def read_geojson(
     check_rings : bool
         Whether to refuse rings that cross themselves or each other, and holes outside. Otherwise a pixel belongs to
         them by the even-odd rule.
+    parts : {"together", "apart"}, optional
+        What a feature of several polygons or points is: one object, or, as in CellViT's files with one feature for
+        each type, an object each. Those get the feature's class and words, and neither its id nor its measurements.
+        By default several polygons are one object, but more than 16 for a cell, if the file is not of `to_geojson`,
+        are refused. Several points are refused unless apart.
 
     Returns
     -------
@@ -100,13 +120,13 @@ def read_geojson(
     [[4, 4, 0], [4, 0, 9]]
     """
     path = Path(path)
-    scan = _Scan(path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements)
-    parts = [
+    scan = _Scan(path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements, parts)
+    found = [
         (batch.entities(scan.frame, scan.raster, scan.kind, False, check_rings), batch.ids)
         for batch in scan.batches(CHUNK)
     ]
     empty = Entities.empty(scan.kind, scan.raster)
-    return finish(parts, path, "feature", empty, scan.parameters(), scan.extent_um)
+    return finish(found, path, "feature", empty, scan.parameters(), scan.extent_um)
 
 
 def iter_geojson(
@@ -121,13 +141,14 @@ def iter_geojson(
     outline: str = "cell",
     measurements: bool = True,
     check_rings: bool = True,
+    parts: Parts | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[Entities]:
     """Read objects of QuPath some at a time, in memory that does not grow with the file.
 
     Parameters
     ----------
-    path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements, check_rings
+    path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements, check_rings, parts
         As of `read_geojson`.
     chunk : int
         Objects at a time.
@@ -135,7 +156,7 @@ def iter_geojson(
     Yields
     ------
     Entities
-        Labels are the numbers of the features in the file, from 1, and ``columns["id"]`` the ids, where there are any:
+        Labels are the numbers of the objects in the file, from 1, and ``columns["id"]`` the ids, where there are any:
         ids that come twice are not noticed. Each chunk has the columns that its own objects have.
 
     Raises
@@ -157,7 +178,7 @@ def iter_geojson(
     path = Path(path)
     if chunk < 1:
         raise ValueError(f"chunk: expected at least 1 object at a time, found {chunk}")
-    scan = _Scan(path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements)
+    scan = _Scan(path, mpp, slide, offset_px, raster_mpp, kind, object_types, outline, measurements, parts)
     for batch in scan.batches(chunk):
         part = batch.entities(scan.frame, scan.raster, scan.kind, False, check_rings)
         columns = dict(part.columns)
@@ -180,11 +201,14 @@ class _Scan:
         object_types: str | Sequence[str] | None,
         outline: str,
         measurements: bool,
+        parts: Parts | None,
     ) -> None:
+        if parts not in (*PARTS, None):
+            raise ValueError(f"parts: expected 'together' or 'apart', found {parts!r}")
         if outline not in ("cell", "nucleus"):
             raise ValueError(f"outline: expected 'cell' or 'nucleus', found {outline!r}")
         self.path, self._kind, self._outline, self._measurements = path, kind, outline, measurements
-        self._given = mpp, slide, offset_px, raster_mpp
+        self._given, self._parts, self._last = (mpp, slide, offset_px, raster_mpp), parts, 0
         self._wanted = (object_types,) if isinstance(object_types, str) else object_types
         for name in self._wanted or ():
             if name not in OBJECT_TYPES:
@@ -259,21 +283,56 @@ class _Scan:
             for nested in self._features(reader):
                 number += 1
                 try:
-                    for feature in children(nested):
-                        self._add(batch, feature, number, units)
+                    for arguments in self._objects(nested, number, units):
+                        batch.add(*arguments)
+                        if len(batch) >= size:
+                            yield batch
+                            batch = PolygonBatch(str(self.path), "feature")
                 except BadFeature as problem:
                     raise reader.error(str(problem), f"feature {number}") from None
-                if len(batch) >= size:
-                    yield batch
-                    batch = PolygonBatch(str(self.path), "feature")
         if len(batch):
             yield batch
 
-    def _add(self, batch: PolygonBatch, feature: dict[str, Any], number: int, units: UnitCheck) -> None:
-        """Take up a feature, if it is wanted."""
+    def _objects(self, nested: Any, number: int, units: UnitCheck) -> Iterator[tuple[Any, ...]]:
+        """Yield what `PolygonBatch.add` takes for each object of a feature and of those in it that are wanted."""
+        for feature in children(nested):
+            if not self._is_wanted(feature, number):
+                continue
+            found = parse_feature(feature, self._outline, self._measurements)
+            units(found.values)
+            if found.type_name is not None and found.color is not None:
+                self.colors.setdefault(found.type_name, list(found.color))
+            if self._is_one(found):
+                shapes, identity, values = [found.polygons], found.identity, found.values
+            else:
+                shapes, identity, values = [[polygon] for polygon in found.polygons], None, {}
+            for part, shape in enumerate(shapes, 1):
+                # what is nested or a part has a number after its feature's, and messages say where it is
+                self._last = max(number, self._last + 1)
+                place = None if self._last == number else str(number)
+                if len(shapes) > 1:
+                    place = f"{number}, part {part}"
+                yield self._last, identity, shape, found.type_name, values, found.texts, found.points, place
+
+    def _is_one(self, found: Feature) -> bool:
+        """Tell whether all polygons of a feature are one object, or ask."""
+        count = len(found.polygons)
+        if count == 1 or self._parts == "apart":
+            return count == 1
+        if found.points:
+            raise BadFeature(f"holds {count} points; make each an object with parts='apart'")
+        if self._parts is None and not self._header and self.kind == "cell" and count > _CELL_PARTS:
+            raise BadFeature(
+                f"holds {count} polygons, as files with one feature for each type do; make each an object with "
+                "parts='apart', or one of all with parts='together'"
+            )
+        return True
+
+    def _is_wanted(self, feature: dict[str, Any], number: int) -> bool:
+        """Tell whether a feature is of the wanted types, which do not go together in one table."""
         what = object_type(feature)
         if what == "root" or (self._wanted is not None and what not in self._wanted):
-            return
+            return False
         if what not in self._found:
             self._found.setdefault(what, number)
             areas = [name for name in self._found if name in _AREA_TYPES]
@@ -282,20 +341,7 @@ class _Scan:
                     f"is of type {what!r} while others are {', '.join(repr(n) for n in self._found if n != what)}; "
                     "choose with object_types="
                 )
-        found = parse_feature(feature, self._outline, self._measurements)
-        units(found.values)
-        if found.type_name is not None and found.color is not None:
-            self.colors.setdefault(found.type_name, list(found.color))
-        place = number if not batch.numbers else max(number, batch.numbers[-1] + 1)
-        batch.add(
-            place,
-            found.identity,
-            found.polygons,
-            found.type_name,
-            found.values,
-            found.texts,
-            found.single_point,
-        )
+        return True
 
     def _features(self, reader: JsonReader) -> Iterator[Any]:
         """Yield the features of a collection, a list, or one alone."""

@@ -37,8 +37,8 @@ class Feature:
         One of `OBJECT_TYPES`.
     polygons : list
         Polygons as lists of rings.
-    single_point : bool
-        Its geometry is a point.
+    points : bool
+        Its geometry is a point, or several, each a ring of one corner.
     type_name : str, optional
         Name of its class.
     color : tuple of int, optional
@@ -56,7 +56,7 @@ class Feature:
     identity: Any
     object_type: str
     polygons: list[Any]
-    single_point: bool = False
+    points: bool = False
     type_name: str | None = None
     color: tuple[int, ...] | None = None
     values: dict[str, Any] = field(default_factory=dict)
@@ -161,7 +161,7 @@ def parse_feature(feature: dict[str, Any], outline: str, measurements: bool = Tr
     geometry = feature.get(key)
     if not isinstance(geometry, dict):
         raise BadFeature(f"has no {key}")
-    polygons, single = _polygons(geometry)
+    polygons, points = _polygons(geometry)
     properties = feature.get("properties") or {}
     name, color = _classification(properties.get("classification"))
     identity = feature.get("id")
@@ -172,7 +172,7 @@ def parse_feature(feature: dict[str, Any], outline: str, measurements: bool = Tr
         None if identity in _OLD_NAMES or identity == "" else identity,
         what,
         polygons,
-        single,
+        points,
         name,
         color,
         _measurements(properties.get("measurements")) if measurements else {},
@@ -185,8 +185,10 @@ def _polygons(geometry: dict[str, Any]) -> tuple[list[Any], bool]:
     kind, coordinates = geometry.get("type"), geometry.get("coordinates")
     if kind == "Point":
         return [[[coordinates] * 4]], True
-    if kind not in ("Polygon", "MultiPolygon"):
-        raise BadFeature(f"geometry: expected a Polygon, MultiPolygon or Point, found {kind!r}")
+    if kind == "MultiPoint" and isinstance(coordinates, list) and coordinates:
+        return [[[point] * 4] for point in coordinates], True
+    if kind not in ("Polygon", "MultiPolygon", "MultiPoint"):
+        raise BadFeature(f"geometry: expected a Polygon, MultiPolygon, Point or MultiPoint, found {kind!r}")
     polygons = [coordinates] if kind == "Polygon" else coordinates
     if not isinstance(polygons, list) or not polygons:
         raise BadFeature(f"geometry: expected coordinates of a {kind}, found {str(coordinates)[:40]!r}")

@@ -49,6 +49,7 @@ class PolygonBatch:
     def __init__(self, name: str, what: str) -> None:
         self.name, self.what = name, what
         self.numbers: list[int] = []
+        self._places: dict[int, str] = {}  # of rows whose place in the file is not their number
         self.ids: list[Any] = []
         self._types: list[str | None] = []
         self._values: list[dict[str, Any]] = []
@@ -72,13 +73,14 @@ class PolygonBatch:
         values: dict[str, Any] | None = None,
         texts: dict[str, str] | None = None,
         single_point: bool = False,
+        place: str | None = None,
     ) -> None:
         """Take up one object.
 
         Parameters
         ----------
         number : int
-            Where it stands in the file, from 1.
+            Which of the file's objects it is, from 1.
         identity : object
             Its id there, or None.
         polygons : iterable of lists of rings
@@ -89,6 +91,8 @@ class PolygonBatch:
             Measurements and words by name.
         single_point : bool
             The object is a point: its centroid is kept exactly.
+        place : str, optional
+            What messages call it in place of its number.
 
         Raises
         ------
@@ -97,6 +101,8 @@ class PolygonBatch:
         """
         if single_point:
             self._single.append(len(self.numbers))
+        if place is not None:
+            self._places[len(self.numbers)] = place
         self.numbers.append(number)
         self.ids.append(identity)
         self._types.append(type_name)
@@ -130,7 +136,8 @@ class PolygonBatch:
         ValueError
         """
         identity = f" (id {self.ids[row]!r})" if self.ids[row] is not None else ""
-        return ValueError(f"{self.name}, {self.what} {self.numbers[row]}{identity}: {problem}")
+        place = self._places.get(row, str(self.numbers[row]))
+        return ValueError(f"{self.name}, {self.what} {place}{identity}: {problem}")
 
     def entities(
         self, frame: PixelFrame, raster_mpp: float, kind: str, inclusive: bool, check_rings: bool = False

@@ -116,9 +116,25 @@ def test_crossing_rings_in_a_shell(tmp_path, capsys):
     assert len(read_entities(tmp_path / "out" / "a.tif")) == 1
 
 
+def test_parts_in_a_shell(tmp_path, capsys):
+    squares = [[[[x, 0], [x + 4, 0], [x + 4, 4], [x, 4], [x, 0]]] for x in range(0, 200, 10)]
+    shape = {"type": "MultiPolygon", "coordinates": squares}
+    (tmp_path / "a.geojson").write_text(
+        json.dumps([{"type": "Feature", "geometry": shape, "properties": {}}])
+    )
+    words = "convert", tmp_path / "a.geojson", "--to", "tif", "--out", tmp_path / "out", "--mpp", 0.5
+    assert run(*words) == 1 and "parts='apart'" in capsys.readouterr().out
+    assert run(*words, "--parts", "apart") == 0
+    assert len(read_entities(tmp_path / "out" / "a.tif")) == 20
+    with pytest.raises(ValueError, match="parts: is for GeoJSON"):
+        read_entities(tmp_path / "out" / "a.tif", parts="apart")
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
+        (("--parts", "apart"), "is only for --to"),
+        (("--to", "csv", "--parts", "all"), "must be together or apart"),
         (("--to", "xlsx"), "must be one of geojson"),
         (("--to", "csv", "--patch-size-level0", 256), "is for patch features"),
         (("--node-type", "cell"), "is only for --to"),

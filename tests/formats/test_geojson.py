@@ -127,6 +127,97 @@ def test_children_are_read_and_types_chosen(tmp_path):
     assert len(read_geojson(path, mpp=1.0, object_types=["annotation", "cell"])) == 1
 
 
+def moved(by):
+    return [[x + by, y] for x, y in SQUARE]
+
+
+def of_a_type(kind, coordinates, name):
+    """All cells of a type in one feature, as CellViT writes them."""
+    head = {
+        "type": "Feature",
+        "id": str(uuid.uuid4()),
+        "geometry": {"type": kind, "coordinates": coordinates},
+    }
+    about = {"objectType": "annotation", "classification": {"name": name, "color": [1, 2, 3]}}
+    return {**head, "properties": about}
+
+
+def test_cellvit_file_with_one_feature_for_each_type(tmp_path):
+    squares = [[moved(20 * i)] for i in range(40)]
+    path = written(
+        tmp_path,
+        [
+            of_a_type("MultiPolygon", squares[:30], "Neoplastic"),
+            of_a_type("MultiPolygon", squares[30:], "Dead"),
+        ],
+    )
+    with pytest.raises(
+        ValueError, match=r"feature 1.*holds 30 polygons, .*parts='apart', .*parts='together'"
+    ):
+        read_geojson(path, mpp=0.5)
+    found = read_geojson(path, mpp=0.5, parts="apart")
+    assert found.label.tolist() == list(range(1, 41)) and found.area.tolist() == [4.0] * 40
+    np.testing.assert_array_equal(found.centroid[:, 0], 0.5 * (12 + 20 * np.arange(40)))
+    assert found.columns["type"].tolist() == ["Neoplastic"] * 30 + ["Dead"] * 10
+    assert "id" not in found.columns
+    pieces = list(iter_geojson(path, mpp=0.5, parts="apart", chunk=7))
+    assert max(map(len, pieces)) == 7
+    assert np.concatenate([piece.label for piece in pieces]).tolist() == list(range(1, 41))
+    assert read_geojson(path, mpp=0.5, parts="together").area.tolist() == [120.0, 40.0]
+    assert len(read_geojson(path, mpp=0.5, kind="tissue")) == 2  # areas may have many pieces
+    assert_same(read_entities(path, 0.5, parts="apart"), found)
+    with pytest.raises(ValueError, match="parts: expected 'together' or 'apart', found 'all'"):
+        read_geojson(path, mpp=0.5, parts="all")
+
+
+def test_a_cell_of_many_pieces_comes_back_as_one(tmp_path):
+    dotted = np.zeros((12, 12), np.int64)
+    dotted[::2, ::2] = 7
+    source = Entities.from_instance_map(dotted, mpp=0.5)
+    assert_same(source, read_geojson(to_geojson(source, tmp_path / "a.geojson", mpp=0.5)))
+
+
+def test_points_of_a_type(tmp_path):
+    places = [[3.25, 4.5], [10, 20.75], [7, 8]]
+    path = written(
+        tmp_path, [of_a_type("MultiPoint", places, "Dead"), of_a_type("Point", [1, 2], "Connective")]
+    )
+    for parts in (None, "together"):
+        with pytest.raises(ValueError, match=r"feature 1.* 3 points; .*parts='apart'"):
+            read_geojson(path, mpp=0.5, parts=parts)
+    found = read_geojson(path, mpp=0.5, parts="apart")
+    np.testing.assert_array_equal(found.centroid, 0.5 * np.array([*places, [1, 2]]))
+    assert found.columns["type"].tolist() == ["Dead"] * 3 + ["Connective"]
+    assert [i != "" for i in found.columns["id"].tolist()] == [False] * 3 + [True]
+
+
+def test_parts_that_are_apart_have_no_measurements_and_errors_say_which(tmp_path):
+    several = feature(identity="a", measurements={"Area": 8.0})
+    several["geometry"] = {
+        "type": "MultiPolygon",
+        "coordinates": [[SQUARE], [(np.array(SQUARE) + 50).tolist()]],
+    }
+    path = written(tmp_path, [several, feature(identity="b", measurements={"Area": 4.0})])
+    assert read_geojson(path, mpp=1.0).columns["Area"].tolist() == [8.0, 4.0]
+    found = read_geojson(path, mpp=1.0, parts="apart")
+    np.testing.assert_array_equal(found.columns["Area"], [np.nan, np.nan, 4.0])
+    assert found.columns["id"].tolist() == ["", "", "b"]
+    crossed = [[60, 60], [64, 64], [64, 60], [60, 64], [60, 60]]
+    several["geometry"]["coordinates"].append([crossed])
+    with pytest.raises(ValueError, match=r"feature 1, part 3: .*crosses itself"):
+        read_geojson(written(tmp_path, [several]), mpp=1.0, parts="apart")
+
+
+def test_many_nested_objects_before_others_keep_labels_of_their_own(tmp_path):
+    inner = [feature(moved(6 * i)) for i in range(12)]
+    nested = feature(objectType="annotation", childObjects=inner)
+    path = written(tmp_path, [nested, feature(), feature()])
+    pieces = list(iter_geojson(path, mpp=1.0, object_types="detection", chunk=5))
+    assert [len(piece) for piece in pieces] == [5, 5, 4]
+    labels = np.concatenate([piece.label for piece in pieces])
+    assert len(set(labels.tolist())) == 14 and (np.diff(labels) > 0).all()
+
+
 def test_cells_with_nuclei(tmp_path):
     body = from_instance_map(np.kron([[3, 0, 8]], np.ones((6, 6), int)), 0.5)
     inner = np.zeros((6, 18), int)
