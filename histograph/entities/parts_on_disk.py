@@ -122,7 +122,8 @@ class KeptParts:
         ValueError
             If the file of the tile is damaged.
         OSError
-            If it cannot be written.
+            If it cannot be written; FileNotFoundError if the folder is gone, which another process removes when it has
+            found all nuclei of the same slide.
         """
         path = self.folder / f"tile-{name}.npz"
         if path.exists():
@@ -134,8 +135,14 @@ class KeptParts:
                     f"resume: {path} is damaged ({error}); delete it and run again: the tile is made anew"
                 ) from error
         arrays = make()
-        with atomic_path(path) as part, part.open("wb") as target:
-            np.savez(target, **arrays)  # type: ignore[arg-type]
+        try:
+            with atomic_path(path) as part, part.open("wb") as target:
+                np.savez(target, **arrays)  # type: ignore[arg-type]
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"resume: {self.folder} has been removed while tiles were written to it; if another process works on "
+                "the same slide with the same folder, give each its own"
+            ) from error
         return arrays
 
     def remove(self) -> None:

@@ -15,7 +15,7 @@ from ..slides.ahead import work_ahead
 from .entities import Entities, assemble
 from .masks import Masks, pack, unique_labels
 from .merging import merge_by_colour, touching_pairs, unique_pairs
-from .within import mask_at, resolve_mask
+from .within import check_workers, mask_at, resolve_mask
 
 if TYPE_CHECKING:
     from ..slides import Slide, TissueMask
@@ -262,5 +262,4 @@ def _check(parameters: dict[str, Any], workers: int) -> None:
         raise ValueError(f"size_um: expected at least one pixel of {mpp} µm, found {size_um}; lower mpp.")
     if block_um < 2 * size_um:
         raise ValueError(f"block_um: expected at least two superpixels of {size_um} µm, found {block_um}.")
-    if workers < 1:
-        raise ValueError(f"workers: expected at least 1 thread, found {workers}.")
+    check_workers(workers)

@@ -138,12 +138,19 @@ class StarDistConfig:
             if not (whole and len(value) == 2 and all(fits(v) for v in value)):
                 raise ValueError(f"{name}: expected two {wanted}, found {value!r}")
         for name in ("activation", "last_activation"):
-            if getattr(self, name) not in ACTIVATIONS:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in ACTIVATIONS:
                 raise ValueError(
                     f"{name}: expected one of {sorted(ACTIVATIONS)}, found {getattr(self, name)!r}"
                 )
-        if self.n_classes is not None and self.n_classes < 1:
-            raise ValueError(f"n_classes: expected None or at least 1, found {self.n_classes!r}")
+        if self.n_classes is not None and not (type(self.n_classes) is int and self.n_classes >= 1):
+            raise ValueError(
+                f"n_classes: expected None or a whole number of at least 1, found {self.n_classes!r}"
+            )
+        for name, kind in (("batch_norm", bool), ("prefix", str)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name}: expected {kind.__name__}, found {getattr(self, name)!r}")
+        if not (isinstance(self.dropout, int | float) and 0 <= self.dropout < 1):
+            raise ValueError(f"dropout: expected a number from 0 to below 1, found {self.dropout!r}")
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> StarDistConfig:
@@ -175,7 +182,8 @@ class StarDistConfig:
             )
         values = {name: config.get(key, default) for name, (key, default) in _KEYS.items()}
         for name in ("grid", "kernel_size", "pool"):
-            values[name] = tuple(values[name])
+            if isinstance(values[name], list):  # as JSON has them
+                values[name] = tuple(values[name])
         values["last_activation"] = values["last_activation"] or values["activation"]
         values["dropout"] = values["dropout"] or 0.0
         return cls(**values)

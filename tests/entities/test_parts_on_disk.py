@@ -17,6 +17,7 @@ from PIL import Image
 
 import histograph as hg
 from histograph.entities import nuclei
+from histograph.entities.parts_on_disk import KeptParts
 from histograph.slides import Slide, TissueMask, open_slide
 from histograph.slides.image_reader import ArrayReader
 
@@ -178,6 +179,16 @@ def test_a_folder_that_cannot_be_made_is_named(image, options, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="resume: cannot make this folder"):
         nuclei(slide_of(image)[0], resume=tmp_path / "file", **options)
+
+
+def test_a_folder_that_another_process_removed_is_named(tmp_path):
+    kept = KeptParts.open(tmp_path, "a", {})
+    other = KeptParts.open(tmp_path, "a", {})
+    other.get("0-0", lambda: {"x": np.zeros(2)})
+    other.remove()
+    with pytest.raises(FileNotFoundError, match=r"a\.nuclei has been removed .*another process"):
+        kept.get("0-1", lambda: {"x": np.zeros(2)})
+    assert list(tmp_path.iterdir()) == []
 
 
 _SLOW = """

@@ -97,6 +97,12 @@ def test_images_that_do_not_fit_are_refused(shape, match):
         ({"n_dim": 3}, "two-dimensional"),
         ({"backbone": "resnet"}, "backbone"),
         ({"n_classes": 0}, "n_classes"),
+        ({"n_classes": "two"}, "n_classes: expected None or a whole number"),
+        ({"grid": 2}, "grid: expected two powers of 2, found 2"),
+        ({"unet_activation": ["relu"]}, "activation: expected one of"),
+        ({"unet_batch_norm": "yes"}, "batch_norm: expected bool"),
+        ({"unet_prefix": 3}, "prefix: expected str"),
+        ({"unet_dropout": 1.5}, "dropout: expected a number from 0"),
         ({"unet_pool": [2, 2, 2]}, "pool"),
     ],
 )
