@@ -31,6 +31,18 @@ POSITIONS = ("learned", "sincos")
 POOLINGS = ("cls", "mean")
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attend by torch's fastest kernel, (B, heads, T, width) each."""
+    kind = query.dtype
+    if query.device.type != "cpu" or kind != torch.bfloat16 or not query.requires_grad:
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    # on a processor that kernel's backward pass takes about twice as long in bfloat16 as in float32
+    with torch.autocast("cpu", enabled=False):
+        return scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask).to(
+            kind
+        )
+
+
 class TokenAttention(nn.Module):
     """Attention of all tokens of an image to all others, in several heads.
 
@@ -60,7 +72,7 @@ class TokenAttention(nn.Module):
         """Mix the tokens (B, T, dim) of each image; where `present` (B, T) is False, a token is not read."""
         query, key, value = self._split(x)
         mask = None if present is None else present[:, None, None, :]
-        read = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        read = _attend(query, key, value, mask)
         return self.proj(read.transpose(1, 2).reshape(x.shape))
 
     def first(self, x: Tensor, present: Tensor | None = None) -> Tensor:

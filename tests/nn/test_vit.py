@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from histograph.nn import VIT_SIZES, VisionTransformer, sincos_positions, vit
+from histograph.nn.vit import TokenAttention
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 
@@ -149,6 +150,23 @@ def test_autocast_and_compilation_keep_the_result(image):
         torch.testing.assert_close(rough.float(), network(picture), atol=0.1, rtol=0.1)
         compiled = torch.compile(network, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(picture), network(picture))
+
+
+def test_attention_in_bfloat16_is_that_in_float32_but_for_rounding():
+    attention, x = TokenAttention(32, 4), torch.randn(2, 9, 32)
+    present = torch.ones(2, 9, dtype=torch.bool)
+    present[1, 5:] = False
+    weight = torch.randn(2, 9, 32)
+    found = []
+    for mixed in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            out = attention(x, present)
+        assert out.dtype == (torch.bfloat16 if mixed else torch.float32)
+        found.append([out.float(), *torch.autograd.grad(out.float(), list(attention.parameters()), weight)])
+    for exact, rounded in zip(*found, strict=True):
+        assert (rounded - exact).norm() < 0.02 * exact.norm()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(attention(x, present).float(), found[0][0], atol=0.03, rtol=0.03)
 
 
 def test_rectangular_image_size_uses_its_table_as_it_is():
