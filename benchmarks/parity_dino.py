@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from histograph.evaluation import mass_mask, neighbour_vote, prediction_probability
 from histograph.methods import load_released
@@ -93,6 +93,17 @@ def head(arrays: Arrays) -> Arrays:
     return numbers(found)
 
 
+def settle(network: nn.Module, given: Tensors, below: float) -> None:
+    """Take the file's gradient where it is nothing but rounding, after our own was noted for comparison.
+
+    The first step of AdamW divides a gradient by its own size and a 1e-8: what rounding left of a gradient of 0, such
+    as that of the biases of keys, moves a weight by up to the learning rate.
+    """
+    for name, weight in network.named_parameters():
+        if weight.grad is not None:
+            weight.grad = torch.where(given[name].abs() < below, given[name], weight.grad)
+
+
 def step(method: DINO, a: Tensors, crops: list[Tensor]) -> Tensors:
     """Make one training step with the crops of the file: loss, gradients, clipping, AdamW, centre, teacher."""
     found: Tensors = {
@@ -106,11 +117,8 @@ def step(method: DINO, a: Tensors, crops: list[Tensor]) -> Tensors:
     weights = dict(method.student.named_parameters())
     found |= {f"grad/{name}": w.grad.clone() for name, w in weights.items() if w.grad is not None}
     method.limit_gradients(float(a["clip"]))
-    found |= {f"gradclip/{name}": w.grad.clone() for name, w in weights.items() if w.grad is not None}
-    for name, w in weights.items():
-        if w.grad is not None:
-            wanted = a[f"gradclip/{name}"]
-            w.grad = torch.where(wanted.abs() < _ROUNDING, wanted, w.grad)
+    found |= {f"gradclip/{name}": w.grad for name, w in weights.items() if w.grad is not None}
+    settle(method.student, group(a, "gradclip/"), _ROUNDING)
     optimizer.step()
     method.after_step(1)
     found["center_after"] = method.loss.center

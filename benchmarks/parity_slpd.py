@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from parity_dino import group, numbers, settle
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -35,16 +36,6 @@ def tensors_of(arrays: Arrays) -> Tensors:
     return {
         name: torch.from_numpy(np.array(value)) for name, value in arrays.items() if value.dtype.kind != "U"
     }
-
-
-def numbers(found: Tensors) -> Arrays:
-    """Give tensors as arrays."""
-    return {name: value.detach().numpy() for name, value in found.items()}
-
-
-def group(arrays: Tensors, folder: str) -> Tensors:
-    """Give the arrays of a folder without its name."""
-    return {name.removeprefix(folder): value for name, value in arrays.items() if name.startswith(folder)}
 
 
 def kmeans(arrays: Arrays) -> Arrays:
@@ -243,7 +234,7 @@ def _step(method: PrototypeDistillation, a: Tensors, crops: list[Any], found: Te
     found |= {
         f"grad_clipped/{name}": w.grad for name, w in method.student.named_parameters() if w.grad is not None
     }
-    _settle(method, a)
+    settle(method.student, group(a, "grad_clipped/"), _ROUNDING)
     optimizer.step()
     method.after_step(1)
     found["loss0/center_after"] = method.loss.center
@@ -252,18 +243,6 @@ def _step(method: PrototypeDistillation, a: Tensors, crops: list[Any], found: Te
     for name in ("student", "teacher"):
         network = getattr(method, name)
         found |= {f"{name}1/{key}": value for key, value in network.state_dict().items()}
-
-
-def _settle(method: PrototypeDistillation, a: Tensors) -> None:
-    """Take the file's gradient where it is nothing but rounding, after our own was noted for comparison.
-
-    The first step of AdamW divides a gradient by its own size and a 1e-8: what rounding left of a gradient of 0, such
-    as that of the biases of keys, moves a weight by up to the learning rate.
-    """
-    for name, weight in method.student.named_parameters():
-        if weight.grad is not None:
-            given = a[f"grad_clipped/{name}"]
-            weight.grad = torch.where(given.abs() < _ROUNDING, given, weight.grad)
 
 
 def train_step(arrays: Arrays) -> Arrays:

@@ -38,9 +38,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> T
         return scaled_dot_product_attention(query, key, value, attn_mask=mask)
     # on a processor that kernel's backward pass takes about twice as long in bfloat16 as in float32
     with torch.autocast("cpu", enabled=False):
-        return scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask).to(
-            kind
-        )
+        read = scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
+    return read.to(kind)
 
 
 class TokenAttention(nn.Module):
