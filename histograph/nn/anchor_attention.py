@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from .attend import attend
 from .segments import segment_softmax, segment_sum
 
 #: Numbers of a piece of the (heads, anchors, tokens) table: what a CPU's allocator keeps, and what fills a GPU.
@@ -309,12 +309,13 @@ class AnchorAttention(nn.Module):
             table = self._table(self._main(aq, k, code), a1 - a0)
             for heads, piece in _pieces(self.heads, a1 - a0, t1 - t0, q.device):
                 bias = _bias(table[heads, piece], code[piece])
-                found = _attend(aq[heads, piece], k[heads], v[heads], bias)
-                for_anchors[a0:a1][piece, heads] = found.transpose(0, 1)
+                found = attend(aq[None, heads, piece], k[None, heads], v[None, heads], bias[None])
+                for_anchors[a0:a1][piece, heads] = found[0].transpose(0, 1)
             for heads, piece in _pieces(self.heads, len(out), a1 - a0, q.device):
                 bias = _bias(table[heads], code[:, : len(out)][:, piece]).transpose(1, 2)
-                found = _attend(q[heads, : len(out)][:, piece], ak[heads], av[heads], bias)
-                out[piece, heads] = found.transpose(0, 1)
+                asked = q[None, heads, : len(out)][:, :, piece]
+                found = attend(asked, ak[None, heads], av[None, heads], bias[None])
+                out[piece, heads] = found[0].transpose(0, 1)
         return for_tokens.flatten(1), for_anchors.flatten(1)
 
     def _main(self, aq: Tensor, k: Tensor, code: Tensor) -> Tensor | None:
@@ -368,7 +369,3 @@ def _pieces(heads: int, rows: int, columns: int, device: torch.device) -> Iterat
 def _bias(table: Tensor, code: Tensor) -> Tensor:
     """Look up (H, K, codes) by (K, T) codes: (H, K, T)."""
     return table.gather(2, code.expand(table.shape[0], -1, -1))
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    return scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None].to(q.dtype))[0]

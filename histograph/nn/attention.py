@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+
+from .attend import attend
 
 # sizes within one factor of 1.5 are padded to a common length; small graphs are not worth telling apart
 _GROWTH = 1.5
@@ -132,11 +133,11 @@ def graph_attention(query: Tensor, key: Tensor, value: Tensor, layout: Attention
     nothing = query[:0].sum() + key[:0].sum() + value[:0].sum()
     outputs = [query.new_zeros(1, query.shape[1]) + nothing]
     for block in layout.blocks:
-        out = scaled_dot_product_attention(
+        out = attend(
             _heads(query, block.query, heads),
             _heads(key, block.key, heads),
             _heads(value, block.key, heads),
-            attn_mask=block.mask,
+            block.mask,
         )
         outputs.append(out.transpose(1, 2).reshape(-1, query.shape[1]))
     return torch.cat(outputs).index_select(0, layout.gather)

@@ -13,8 +13,9 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 
+from .attend import attend
 from .bounds import check_bounds
 from .grid_positions import GridPositions
 from .sincos import sincos_positions
@@ -29,17 +30,6 @@ VIT_SIZES: dict[str, tuple[int, int, int]] = {
 }
 POSITIONS = ("learned", "sincos")
 POOLINGS = ("cls", "mean")
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attend by torch's fastest kernel, (B, heads, T, width) each."""
-    kind = query.dtype
-    if query.device.type != "cpu" or kind != torch.bfloat16 or not query.requires_grad:
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    # on a processor that kernel's backward pass takes about twice as long in bfloat16 as in float32
-    with torch.autocast("cpu", enabled=False):
-        read = scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
-    return read.to(kind)
 
 
 class TokenAttention(nn.Module):
@@ -71,7 +61,7 @@ class TokenAttention(nn.Module):
         """Mix the tokens (B, T, dim) of each image; where `present` (B, T) is False, a token is not read."""
         query, key, value = self._split(x)
         mask = None if present is None else present[:, None, None, :]
-        read = _attend(query, key, value, mask)
+        read = attend(query, key, value, mask)
         return self.proj(read.transpose(1, 2).reshape(x.shape))
 
     def first(self, x: Tensor, present: Tensor | None = None) -> Tensor:
