@@ -25,12 +25,12 @@ from histograph.graphs.fields import (
 from histograph.graphs.graph_file import GraphFile
 from histograph.graphs.labels import join_labels
 from histograph.graphs.layer import layer, pick_node_type, pick_relation
+from histograph.graphs.manifest import listed_files
 from histograph.graphs.order import EDGE, NODE, edge_stores, node_stores
 from histograph.graphs.schema import EdgeType, Graph, validate
 from histograph.graphs.window import Box, crop, tiling
 
 Names: TypeAlias = list[str] | dict[Any, list[str]]
-MANIFEST = "manifest.parquet"
 # Open files kept mapped at once: far below any limit on file handles, far above what a batch touches.
 _OPEN_FILES = 32
 
@@ -65,8 +65,8 @@ class GraphDataset(Dataset):
     Parameters
     ----------
     graphs : str, os.PathLike, or sequence of paths or graphs
-        A folder (the files that its ``manifest.parquet`` lists as complete, or else every
-        ``*.safetensors``), one file, or a list of files or of graphs in memory.
+        A folder (its graph files, but those that its ``manifest.parquet`` calls failed), one file, or a list of
+        files or of graphs in memory.
     node_type : str, optional
         Hand out this layer as `Data`; left out, the graphs come as they are.
     relation : str or tuple of str, optional
@@ -379,22 +379,12 @@ def _sources(graphs: Any) -> list[Path | Data | HeteroData]:
         path = Path(graphs)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such folder or file")
-        found: list[Any] = _files_of(path) if path.is_dir() else [path]
+        found: list[Any] = listed_files(path) if path.is_dir() else [path]
     else:
         found = [item if isinstance(item, (Data, HeteroData)) else Path(item) for item in graphs]
     if not found:
         raise FileNotFoundError(f"{graphs}: no graphs; histograph.build_many writes them, one file a slide")
     return found
-
-
-def _files_of(folder: Path) -> list[Path]:
-    """Files that the manifest of a folder lists, or all graph files in it."""
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        return sorted(folder.glob("[!.]*.safetensors"))
-    table = pd.read_parquet(manifest)
-    complete = table[table["status"] != "failed"]
-    return [folder / name for name in sorted(complete["file"])]
 
 
 def _check_alike(slides: list[_Slide]) -> None:

@@ -7,6 +7,10 @@ from typing import Any
 from histograph.graphs.layout import FORMAT, FORMAT_VERSION, decode_header
 
 
+class NotAGraph(ValueError):
+    """A safetensors file of something else, such as a trained method."""
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """Read and check a header: is the file there, whole, safetensors, ours, and of a version we know.
 
@@ -59,7 +63,7 @@ def read_header(path: Path) -> dict[str, Any]:
     if size < expected:
         raise ValueError(f"{path} is cut off: expected {expected} bytes, it has {size}; write it again")
     if metadata.get("format") != FORMAT:
-        raise ValueError(
+        raise NotAGraph(
             f"{path} is a safetensors file but not a histograph graph (no {FORMAT!r} in its header); "
             "if it holds a trained method, open it with histograph.methods.load_method"
         )

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from histograph.atomic import atomic_path
 from histograph.graphs.build import build_graph
-from histograph.graphs.dataset import MANIFEST
 from histograph.graphs.header import read_header
+from histograph.graphs.manifest import row_of_header, table_of, write_manifest
 from histograph.graphs.plan import make_plan
 from histograph.graphs.provenance import describe, parameters, parameters_hash
 from histograph.graphs.schema import Graph
@@ -24,20 +22,6 @@ from histograph.graphs.store import save
 # What a slide may raise: unreadable files, sizes beyond memory, arithmetic on strange content. A mistake in
 # the options is found before the first slide is opened.
 SLIDE_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
-
-_COLUMNS = {
-    "slide_id": "string",
-    "status": "string",
-    "error": "string",
-    "file": "string",
-    "slide": "string",
-    "seconds": "Float64",
-    "nodes": "Int64",
-    "edges": "Int64",
-    "mpp_x": "Float64",
-    "mpp_y": "Float64",
-    "parameters_hash": "string",
-}
 
 
 def build_many(
@@ -201,8 +185,8 @@ def run_jobs(
     try:
         _run(make, waiting, executor, skip_errors, progress, rows)
     finally:  # also after Ctrl-C: what is built is built, and the manifest says so
-        table = _table([rows[job.path.stem] for job in jobs if job.path.stem in rows])
-        _write_manifest(table, folder)
+        table = table_of([rows[job.path.stem] for job in jobs if job.path.stem in rows])
+        write_manifest(table, folder)
     return table
 
 
@@ -261,35 +245,7 @@ def _complete(path: Path, target: Path, code: str) -> dict[str, Any] | None:
     size = made.get("slide", {}).get("bytes")
     if made.get("parameters_hash") != code or size != path.stat().st_size:
         return None  # other options, or another slide of the same name
-    counts = {"nodes": sum(header["num_nodes"].values()), "edges": sum(header["num_edges"].values())}
-    return _row(path, target, "skipped", code, 0.0, mpp=header["mpp"], **counts)
-
-
-def _row(
-    path: Path,
-    target: Path,
-    status: str,
-    code: str,
-    seconds: float,
-    error: str | None = None,
-    mpp: tuple[float, float] | None = None,
-    nodes: int | None = None,
-    edges: int | None = None,
-) -> dict[str, Any]:
-    """Make one row of the manifest."""
-    return {
-        "slide_id": path.stem,
-        "status": status,
-        "error": error,
-        "file": None if status == "failed" else target.name,
-        "slide": str(path),
-        "seconds": round(seconds, 3),
-        "nodes": nodes,
-        "edges": edges,
-        "mpp_x": None if mpp is None else float(mpp[0]),
-        "mpp_y": None if mpp is None else float(mpp[1]),
-        "parameters_hash": code,
-    }
+    return row_of_header(header, target, "skipped", 0.0) | {"slide": str(path)}
 
 
 def _job(make: Callable[[Path, dict[str, Any]], Graph], job: Job, target: Path) -> dict[str, Any]:
@@ -297,13 +253,20 @@ def _job(make: Callable[[Path, dict[str, Any]], Graph], job: Job, target: Path) 
     start = time.perf_counter()
     graph = make(job.path, job.options)
     save(graph, target)
-    counts = {"nodes": graph.num_nodes, "edges": graph.num_edges}
-    return _row(job.path, target, "built", job.code, time.perf_counter() - start, mpp=graph.mpp, **counts)
+    seconds = round(time.perf_counter() - start, 3)
+    return row_of_header(read_header(target), target, "built", seconds) | {"slide": str(job.path)}
 
 
-def _failure(error: BaseException, job: Job, target: Path) -> dict[str, Any]:
+def _failure(error: BaseException, job: Job) -> dict[str, Any]:
     """Make the row of a slide that failed."""
-    return _row(job.path, target, "failed", job.code, 0.0, error=f"{type(error).__name__}: {error}")
+    return {
+        "slide_id": job.path.stem,
+        "status": "failed",
+        "error": f"{type(error).__name__}: {error}",
+        "slide": str(job.path),
+        "seconds": 0.0,
+        "parameters_hash": job.code,
+    }
 
 
 def _run(
@@ -322,7 +285,7 @@ def _run(
                 try:
                     rows[job.path.stem] = _job(make, job, target)
                 except SLIDE_ERRORS as error:
-                    rows[job.path.stem] = _failure(error, job, target)
+                    rows[job.path.stem] = _failure(error, job)
                     if not skip_errors:
                         raise
                 bar.update()
@@ -334,29 +297,10 @@ def _run(
             for future in as_completed(futures):
                 job, target = futures[future]
                 problem = future.exception()
-                rows[job.path.stem] = future.result() if problem is None else _failure(problem, job, target)
+                rows[job.path.stem] = future.result() if problem is None else _failure(problem, job)
                 if problem is not None and not skip_errors:
                     raise problem
                 bar.update()
         finally:  # after an error or Ctrl-C: jobs that have not begun do not begin
             for future in futures:
                 future.cancel()
-
-
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Bring rows to a table with fixed columns and types."""
-    return pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
-
-
-def _write_manifest(table: pd.DataFrame, folder: Path) -> None:
-    """Write the manifest: the rows of this run, and earlier ones whose file is still there."""
-    path = folder / MANIFEST
-    if path.is_file():
-        old = pd.read_parquet(path).astype(_COLUMNS)
-        there = np.array(
-            [isinstance(name, str) and (folder / name).is_file() for name in old["file"]], dtype=bool
-        )
-        old = old[there & ~old["slide_id"].isin(table["slide_id"]).to_numpy(dtype=bool)]
-        table = _table([*old.to_dict("records"), *table.to_dict("records")])
-    with atomic_path(path) as part:
-        table.sort_values("slide_id").to_parquet(part, index=False)
