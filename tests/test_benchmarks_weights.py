@@ -11,7 +11,7 @@ from histograph.features import read_encoder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
-from weights import ablations, judge, train
+from weights import ablations, judge, supervised, train
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("main", "arguments"), [(train.main, ["gcmae"]), (judge.main, []), (ablations.main, [])]
+    ("main", "arguments"),
+    [(train.main, ["gcmae"]), (judge.main, []), (ablations.main, []), (supervised.main, [])],
 )
 def test_without_data_they_say_what_is_needed(main, arguments, capsys):
     assert main(arguments) == 0
@@ -87,3 +88,12 @@ def test_ablations_compare_each_row_with_the_full_method_and_train_once(folder, 
     ablations.main([*arguments, "--only", *rows])
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == first
     assert (tmp_path / trained[0] / "method.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("start", [[], ["--start", "histograph-vit"]])
+def test_with_labels_dark_is_told_from_light(start, folder, capsys):
+    arguments = ["--data", str(folder), "--epochs", "3", "--batch", "5", "--lr", "1e-3", *start]
+    assert supervised.main(arguments) == 0
+    row = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    assert row[:2] == [f"| {start[-1] if start else 'random weights'}", "3"]
+    assert row[3].startswith("1.000 [1.000")  # in order; the threshold needs more steps
