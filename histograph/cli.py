@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from histograph.cli_networks import USUAL, check_options, network_of, regions_of, usual_of
-from histograph.cli_nuclei import UNFINISHED, check_targets, remove_unfinished, write_nuclei
+from histograph.cli_networks import USUAL, check_options, network_of, regions_of, say_left_out, usual_of
+from histograph.cli_nuclei import UNFINISHED, check_out, check_targets, remove_unfinished, write_nuclei
 
 app = typer.Typer(
     add_completion=False,
@@ -30,6 +30,9 @@ _SEGMENT_MODEL = typer.Option(
 )
 _SEGMENT_MPP = typer.Option(help="µm per pixel at which nuclei are sought; by default what suits the method.")
 _SLIDES = typer.Argument(help="Slides: files, or folders that hold them.")
+_OBJECT_TYPES = typer.Option(
+    help="With --to: take only these of GeoJSON; comma-separated: detection, cell, annotation, tile, tmaCore, unknown."
+)
 _MPP = typer.Option(help="µm per level-0 pixel, for slides that do not say it; overrides those that do.")
 
 
@@ -219,7 +222,14 @@ def convert(
             "(CellViT's file)."
         ),
     ] = None,
-    mpp: Annotated[float | None, typer.Option(help="µm per level-0 pixel of all slides.")] = None,
+    object_types: Annotated[str | None, _OBJECT_TYPES] = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option(
+            help="µm per level-0 pixel of all slides; with --to, µm per pixel of the files that do not say it, and of "
+            "GeoJSON that is made of files in µm."
+        ),
+    ] = None,
     mpp_table: Annotated[
         Path | None, typer.Option(help="CSV with columns slide_id and mpp, where slides differ.")
     ] = None,
@@ -246,17 +256,12 @@ def convert(
             "--patch-size-level0": patch_size_level0,
             "--coords-from": coords_from,
         }
-        for option, value in given.items():
-            if value is not None:
-                raise typer.BadParameter("is for patch features, not for --to", param_hint=option)
-        _convert_objects(files, out, to, mpp, node_type, check_rings, parts, overwrite)
+        _refuse(given, "is for patch features, not for --to")
+        _convert_objects(files, out, to, mpp, node_type, check_rings, parts, object_types, overwrite)
         return
-    if node_type is not None:
-        raise typer.BadParameter("is only for --to", param_hint="--node-type")
-    if not check_rings:
-        raise typer.BadParameter("is only for --to", param_hint="--no-check-rings")
-    if parts is not None:
-        raise typer.BadParameter("is only for --to", param_hint="--parts")
+    rings = None if check_rings else False
+    only = {"--node-type": node_type, "--no-check-rings": rings, "--parts": parts}
+    _refuse({**only, "--object-types": object_types}, "is only for --to")
     from histograph.graphs import convert_many
 
     if mpp is not None and mpp_table is not None:
@@ -272,6 +277,13 @@ def convert(
     _report(frame)
 
 
+def _refuse(given: dict[str, Any], why: str) -> None:
+    """Refuse options that are given, and not for this."""
+    for option, value in given.items():
+        if value is not None:
+            raise typer.BadParameter(why, param_hint=option)
+
+
 def _convert_objects(
     files: list[Path],
     out: Path,
@@ -280,17 +292,25 @@ def _convert_objects(
     node_type: str | None,
     check_rings: bool,
     parts: str | None,
+    object_types: str | None,
     overwrite: bool,
 ) -> None:
     """Convert files of objects one after the other; exit with status 1 where one has failed."""
     from histograph.formats import FORMATS, convert_file
-    from histograph.formats.convert import ENTITY_SUFFIXES, converted_name
-    from histograph.formats.geojson import PARTS
+    from histograph.formats.convert import ENTITY_SUFFIXES, check_package, converted_name
+    from histograph.formats.geojson import OBJECT_TYPES, PARTS
 
     if to not in FORMATS:
         raise typer.BadParameter(f"must be one of {', '.join(FORMATS)}; found {to}", param_hint="--to")
     if parts not in (*PARTS, None):
         raise typer.BadParameter(f"must be {' or '.join(PARTS)}; found {parts}", param_hint="--parts")
+    wanted = None if object_types is None else [name.strip() for name in object_types.split(",")]
+    if wanted is not None and not set(wanted) <= set(OBJECT_TYPES):
+        raise typer.BadParameter(
+            f"must be of {', '.join(OBJECT_TYPES)}; found {object_types}", param_hint="--object-types"
+        )
+    check_package(to)
+    check_out(out)
     failed = False
     found = _expand(files, frozenset({*ENTITY_SUFFIXES, ".safetensors"}), "file of objects")
     check_targets(found, [converted_name(path, out, to) for path in found])
@@ -300,7 +320,7 @@ def _convert_objects(
             print(f"{'skipped':8s} {path.name}: {target} is there")
             continue
         try:
-            target, count = convert_file(path, out, to, mpp, node_type, check_rings, parts)
+            target, count = convert_file(path, out, to, mpp, node_type, check_rings, parts, wanted)
             print(f"{'done':8s} {path.name}: {count} objects in {target}")
         except (ValueError, TypeError, OSError, ArithmeticError) as error:
             failed = True
@@ -408,8 +428,10 @@ def embed(
     from histograph.methods import load_method
     from histograph.training import by_slide
     from histograph.training import embed as run
+    from histograph.training.loop import writable_folder
 
     network = load_method(method)
+    writable_folder(out)
     name = type(network).__name__
     entities = node_type or ("cell" if name == "GraphSLPD" else usual_of(name).node_type)
     if "grid" in usual_of(name).options:
@@ -418,7 +440,6 @@ def embed(
     else:
         data = _dataset(graphs, entities, window_um, min_nodes)
         vectors = run(network, data, batch_size=batch_size)
-    out.mkdir(parents=True, exist_ok=True)
     vectors.save(out / "embeddings.safetensors")
     _write_csv(out / "embeddings.csv", vectors.slide_ids, vectors.graph.numpy())
     count, width = vectors.graph.shape
@@ -437,24 +458,37 @@ def evaluate(
     out: Annotated[Path, _OUT],
     probe: Annotated[str, typer.Option(help="linear or knn.")] = "linear",
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation, by group.")] = 5,
-    k: Annotated[int, typer.Option(help="Neighbours of the knn probe.")] = 10,
+    k: Annotated[int | None, typer.Option(help="Neighbours of the knn probe, 10 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of folds and bootstrap.")] = 0,
 ) -> None:
     """Ask how well the vectors answer a question: probe with grouped folds and bootstrap intervals."""
+    from histograph.atomic import atomic_path
     from histograph.evaluation import knn_probe, linear_probe
+    from histograph.evaluation.label_table import read_labels
     from histograph.training import Embeddings
+    from histograph.training.loop import writable_folder
 
     if probe not in ("linear", "knn"):
         raise ValueError(f"--probe must be linear or knn; found '{probe}'")
+    if k is not None and probe == "linear":
+        raise typer.BadParameter("is for --probe knn", param_hint="--k")
     vectors = Embeddings.load(embeddings)
-    y, groups = _labels(labels, vectors.slide_ids)
-    options: dict[str, Any] = {"groups": groups, "folds": folds, "seed": seed}
-    z = vectors.graph.numpy()
-    result = linear_probe(z, y, **options) if probe == "linear" else knn_probe(z, y, k=k, **options)
-    out.mkdir(parents=True, exist_ok=True)
+    table = read_labels(labels, vectors.slide_ids)
+    writable_folder(out)
+    if lost := table.without_vector:
+        shown = ", ".join(lost[:3]) + ", …" * (len(lost) > 3)
+        print(f"left out: {len(lost)} slides of {labels} without a vector: {shown}", file=sys.stderr)
+    options: dict[str, Any] = {"groups": table.group, "folds": folds, "seed": seed}
+    z, y = vectors.graph.numpy(), table.label
+    result = (
+        linear_probe(z, y, **options)
+        if probe == "linear"
+        else knn_probe(z, y, k=10 if k is None else k, **options)
+    )
     frame = result.to_frame()
-    frame.to_csv(out / f"{probe}_probe.csv", index=False)
-    result.predictions.to_csv(out / f"{probe}_predictions.csv", index=False)
+    for name, content in (("probe", frame), ("predictions", result.predictions)):
+        with atomic_path(out / f"{probe}_{name}.csv") as part:
+            content.to_csv(part, index=False)
     print(frame.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
 
 
@@ -574,27 +608,8 @@ def _dataset(paths: list[Path], node_type: str, window_um: float, min_nodes: int
     if len(data) == 0:
         what = f"window of {window_um:g} µm" if window_um else "graph"
         raise ValueError(f"no {what} has at least {min_nodes} nodes of type {node_type}: lower --min-nodes")
+    say_left_out(data, node_type)
     return data
-
-
-def _labels(path: Path, slide_ids: list[str]) -> tuple[list[str], list[str]]:
-    """Labels and groups in the order of `slide_ids`, joined on the id."""
-    if not path.exists():
-        raise FileNotFoundError(f"no label table at {path}")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for column in ("slide_id", "label"):
-        if not rows or column not in rows[0]:
-            raise ValueError(
-                f"the label table {path} needs the columns slide_id and label in its header; {column} is missing"
-            )
-    table = {row["slide_id"]: row for row in rows}
-    missing = sorted(set(slide_ids) - set(table))
-    if missing:
-        raise ValueError(
-            f"the label table {path} has no row for {len(missing)} slides, first {missing[0]}: add them"
-        )
-    return [table[s]["label"] for s in slide_ids], [table[s].get("group") or s for s in slide_ids]
 
 
 def _write_csv(path: Path, slide_ids: list[str], values) -> None:

@@ -1,5 +1,6 @@
 """What the command line pre-trains: the methods by name, the data that each reads, and networks of a size."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,25 @@ def regions_of(paths: list[Path], node_type: str, grid: int, min_nodes: int) -> 
     )
     if len(data) == 0:
         raise ValueError(f"no region has at least {min_nodes} nodes of type {node_type}: lower --min-nodes")
+    say_left_out(data, node_type)
     return data
+
+
+def say_left_out(data: Any, node_type: str) -> None:
+    """Say on stderr which slides have too few nodes to be in the data.
+
+    Parameters
+    ----------
+    data : GraphDataset or RegionDataset
+        Of the command.
+    node_type : str
+        What its nodes are.
+    """
+    if lost := data.left_out:
+        shown = ", ".join(lost[:3]) + ", …" * (len(lost) > 3)
+        print(
+            f"left out: {len(lost)} slides with too few nodes of type {node_type}: {shown}", file=sys.stderr
+        )
 
 
 def network_of(method: str, data: Any, hidden_dim: int, epochs: int, options: dict[str, Any]) -> Any:

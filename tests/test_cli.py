@@ -101,10 +101,9 @@ def test_pretrain_embed_evaluate(graphs, tmp_path, capsys):
             tmp_path / "e",
             "--folds",
             2,
-            "--k",
-            2,
             "--probe",
             probe,
+            *(("--k", 2) if probe == "knn" else ()),
         )
         assert run(*words) == 0
         assert (tmp_path / "e" / f"{probe}_probe.csv").exists()
@@ -299,6 +298,31 @@ def test_labels_without_a_slide(graphs, tmp_path, capsys):
     )
     assert run(*words) == 1
     assert "s1" in capsys.readouterr().err
+    assert run(*words, "--k", 3) == 2  # of the other probe
+    assert "--probe knn" in capsys.readouterr().err
+
+
+def test_slides_that_are_left_out_are_named(graphs, tmp_path, capsys):
+    run("pretrain", graphs, "--out", tmp_path / "run", "--epochs", 1, "--window-um", 0, "--hidden-dim", 32)
+    method = tmp_path / "run" / "method.safetensors"
+    counts = [hg.load(graphs / f"s{i}.safetensors")["tissue"].x.shape[0] for i in range(8)]
+    capsys.readouterr()
+    words = ("embed", graphs, "--method", method, "--out", tmp_path, "--min-nodes", min(counts) + 1)
+    assert run(*words) == 0
+    assert f"left out: {counts.count(min(counts))} slides with too few nodes" in capsys.readouterr().err
+    words = ("evaluate", tmp_path / "embeddings.safetensors", "--labels", graphs.parent / "labels.csv")
+    assert run(*words, "--out", tmp_path, "--folds", 2) == 0
+    assert f"left out: {counts.count(min(counts))} slides of" in capsys.readouterr().err
+
+
+def test_embed_refuses_an_out_that_cannot_be_written_before_any_work(graphs, tmp_path, capsys):
+    run("pretrain", graphs, "--out", tmp_path / "run", "--epochs", 1, "--window-um", 0, "--hidden-dim", 32)
+    (tmp_path / "file").write_text("")
+    method = tmp_path / "run" / "method.safetensors"
+    capsys.readouterr()
+    assert run("embed", graphs, "--method", method, "--out", tmp_path / "file") == 1
+    said = capsys.readouterr().err
+    assert "out: cannot write here" in said and "batch/s" not in said
 
 
 def test_doctor(capsys):

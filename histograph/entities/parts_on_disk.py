@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +25,30 @@ if TYPE_CHECKING:
 
 _ABOUT = "about.json"
 _FIELDS, _FIELD_PX = 6, 32  # fields along each side of a slide that tell it from another, and their side
+
+_TRIES = 5  # to make a folder that other runs remove as soon as it is empty
+_DONE: ContextVar[list[KeptParts] | None] = ContextVar("_DONE", default=None)
+
+
+@contextmanager
+def kept_until_written() -> Iterator[None]:
+    """Keep the tiles of the searches in this block until the block ends well, and not only until all are found.
+
+    What is found may still fail to be written; a second run then has it at once.
+
+    Examples
+    --------
+    >>> with kept_until_written():
+    ...     pass  # nuclei(slide, resume="folder"), and write them
+    """
+    done: list[KeptParts] = []
+    token = _DONE.set(done)
+    try:
+        yield
+    finally:
+        _DONE.reset(token)
+    for parts in done:
+        parts.remove()
 
 
 @dataclass(frozen=True)
@@ -84,7 +110,7 @@ class KeptParts:
         """
         own = Path(folder) / f"{quote(slide_id, safe=' ')}.nuclei"
         try:
-            own.mkdir(parents=True, exist_ok=True)
+            _make(own)
         except OSError as error:
             raise OSError(
                 error.errno, f"resume: cannot make this folder: {error.strerror}", str(own)
@@ -146,12 +172,28 @@ class KeptParts:
         return arrays
 
     def remove(self) -> None:
-        """Delete the tiles, once what they were for is done, and what a killed run left of a file."""
+        """Delete the tiles, once what they were for is done, and what a killed run left of a file.
+
+        In a block of `kept_until_written` they are deleted at its end.
+        """
+        done = _DONE.get()
+        if done is not None:
+            done.append(self)
+            return
         for pattern in ("tile-*.npz", ".tile-*.tmp", f".{_ABOUT}.*.tmp", _ABOUT):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):  # what is not ours stays
+        with suppress(OSError):  # what is not ours stays; and another process may have removed it
             self.folder.rmdir()
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, also while other runs remove the one above it as soon as that is empty."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def keep_parts(

@@ -11,6 +11,7 @@ from scipy import sparse
 from ..entities.entities import Entities
 from .ann_entities import KEY, add_type_colors, matrix_columns
 from .ids import row_ids
+from .pixels import LEVEL0
 from .tables import type_words
 
 if TYPE_CHECKING:
@@ -195,6 +196,9 @@ def _entities(anndata: Any, source: Entities, library: str) -> AnnData:
         "columns": np.array(list(kept), object),
         "dtypes": np.array(list(kept.values()), object),
     }
+    if LEVEL0 in source.parameters:
+        pairs = source.parameters[LEVEL0]
+        table.uns[KEY][LEVEL0] = {name: np.array(pair, np.float64) for name, pair in pairs.items()}
     return table
 
 

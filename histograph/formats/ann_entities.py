@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..entities.entities import Entities
-from .pixels import pixel_frame
+from .pixels import LEVEL0, keep_level0, pixel_frame
 from .polygon_batch import reordered
 from .tables import type_words, whole_ids
 
@@ -232,6 +232,7 @@ def entities_from_anndata(
     colors = type_colors(table)
     if colors:
         parameters["type_colors"] = colors
+    keep_level0(parameters, own.get(LEVEL0), f"uns[{KEY!r}]")
     raster = float(raster_mpp or own.get("raster_mpp", 0.5))
     order = np.argsort(label, kind="stable")
     by_place = Entities(

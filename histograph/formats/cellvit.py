@@ -13,7 +13,7 @@ from ..entities.entities import Entities
 from .contours import ContourReader, contour_rows, type_codes, type_names
 from .hovernet import labelled_by_ids
 from .json_stream import open_json
-from .pixels import PixelFrame, pixel_frame
+from .pixels import LEVEL0, PixelFrame, keep_level0, pixel_frame
 from .polygon_batch import CHUNK, PolygonBatch
 
 if TYPE_CHECKING:
@@ -109,7 +109,11 @@ def read_cellvit(
         if frame is None:
             raise reader.error("found no 'cells'; expected the JSON of CellViT")
         reader.end()
-    return labelled_by_ids(parts, path, "cell", frame.mean_mpp, "cellvit")
+    found = labelled_by_ids(parts, path, "cell", frame.mean_mpp, "cellvit")
+    own = header.get("histograph")
+    if mpp is None and slide is None and isinstance(own, dict):
+        keep_level0(found.parameters, own.get(LEVEL0), str(path))
+    return found
 
 
 def _base_mpp(header: dict[str, Any]) -> Any:
@@ -162,6 +166,8 @@ def write_cellvit(
     frame = PixelFrame((entities.mpp, entities.mpp))
     with atomic_path(path) as part, part.open("w", encoding="utf-8") as handle:
         handle.write(f'{{"wsi_metadata": {json.dumps({"base_mpp": entities.mpp})}')
+        if LEVEL0 in entities.parameters:
+            handle.write(f', "histograph": {json.dumps({LEVEL0: entities.parameters[LEVEL0]})}')
         if "type" in entities.columns:
             names = {str(number): name for name, number in codes.items()}
             handle.write(f', "type_map": {json.dumps(names)}')

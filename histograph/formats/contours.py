@@ -215,7 +215,8 @@ def type_names(types: Any, where: str = "") -> dict[int, str]:
     Parameters
     ----------
     types : mapping or sequence
-        As HoVer-Net's ``type_info.json`` has it too: values may be lists that begin with the name.
+        As HoVer-Net's ``type_info.json`` has it too: values may be lists that begin with the name. Or the number of
+        each name, as in files of the first CellViT.
     where : str
         The file, for messages.
 
@@ -226,13 +227,19 @@ def type_names(types: Any, where: str = "") -> dict[int, str]:
     Raises
     ------
     ValueError
-        It is neither.
+        It is neither, or two names have one number.
 
     Examples
     --------
     >>> type_names({"0": ["nolabel", [0, 0, 0]], "1": ["tumour", [255, 0, 0]]})
     {0: 'nolabel', 1: 'tumour'}
+    >>> type_names({"Background": 0, "Neoplastic": 1})
+    {0: 'Background', 1: 'Neoplastic'}
     """
+    if isinstance(types, Mapping) and types and all(_is_code(name, number) for name, number in types.items()):
+        if len(set(types.values())) < len(types):
+            raise ValueError(f"{where + ': ' if where else ''}types: two names have one number in {types!r}")
+        return {number: name for name, number in types.items()}
     try:
         pairs = types.items() if isinstance(types, Mapping) else enumerate(types)
         return {int(key): str(value[0] if isinstance(value, list | tuple) else value) for key, value in pairs}
@@ -241,6 +248,11 @@ def type_names(types: Any, where: str = "") -> dict[int, str]:
             f"{where + ': ' if where else ''}types: expected a name for each number, e.g. {{1: 'tumour'}}, found "
             f"{types!r}"
         ) from error
+
+
+def _is_code(name: Any, number: Any) -> bool:
+    """Tell whether a member of a table of types is a name with its number, and not the other way round."""
+    return isinstance(name, str) and not name.strip().isdecimal() and type(number) is int
 
 
 class ContourReader:
@@ -287,7 +299,10 @@ class ContourReader:
             raise ValueError(f"expected an object, found {str(nucleus)[:40]!r}")
         contour = nucleus.get("contour")
         if not isinstance(contour, list) or not contour:
-            raise ValueError("has no contour; centroids alone are read with histograph.read_table")
+            raise ValueError(
+                "has no contour, as in CellViT's cell_detection.json; give the file with outlines (cells.json), or "
+                "write the centroids to a table with columns x_px and y_px for histograph.read_table"
+            )
         self._check_axes(contour, nucleus.get("centroid"))
         prob = nucleus.get("type_prob")
         return (

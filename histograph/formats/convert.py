@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..atomic import atomic_path
 from ..entities.entities import Entities
-from .ann_data import to_anndata
+from .ann_data import anndata_module, to_anndata
 from .ann_entities import KEY, entities_from_anndata
 from .cellvit import read_cellvit, write_cellvit
 from .geojson import Parts, read_geojson, to_geojson
 from .hovernet import read_hovernet, write_hovernet
 from .instance_maps import MAP_SUFFIXES, read_instance_map, write_instance_map
 from .json_stream import check_file, open_json
-from .spatial_data import read_spatialdata, write_spatialdata
+from .pixels import LEVEL0
+from .spatial_data import read_spatialdata, spatialdata_module, write_spatialdata
 from .star_shapes import read_stardist, write_stardist
 from .tables import TABLE_SUFFIXES, read_table, table_unit, write_table
 
@@ -53,6 +54,7 @@ def read_entities(
     mpp: float | None = None,
     check_rings: bool = True,
     parts: Parts | None = None,
+    object_types: str | Sequence[str] | None = None,
 ) -> Entities:
     """Read a file of objects, whichever of the formats it is in.
 
@@ -69,11 +71,14 @@ def read_entities(
         As of `read_geojson`; only for this and SpatialData.
     parts : {"together", "apart"}, optional
         As of `read_geojson`, and only for this.
+    object_types : str or sequence of str, optional
+        As of `read_geojson`, and only for this.
 
     Returns
     -------
     Entities
-        ``parameters["file_mpp"]`` is the pixel size of the file, where it has pixels.
+        ``parameters["file_mpp"]`` is the pixel size of the file, where it has pixels, and ``parameters["level0"]`` mpp
+        and offset of the slide's level-0 pixels, where the file knows them.
 
     Raises
     ------
@@ -109,9 +114,10 @@ def read_entities(
     else:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(sorted(ENTITY_SUFFIXES))}")
     if reader is read_geojson:
-        return read_geojson(path, mpp, check_rings=check_rings, parts=parts)
-    if parts is not None:
-        raise ValueError(f"parts: is for GeoJSON, and {path} is none")
+        return read_geojson(path, mpp, check_rings=check_rings, parts=parts, object_types=object_types)
+    for name, value in (("parts", parts), ("object_types", object_types)):
+        if value is not None:
+            raise ValueError(f"{name}: is for GeoJSON, and {path} is none")
     if reader is read_spatialdata:
         return read_spatialdata(path, mpp, check_rings=check_rings)
     if not check_rings:
@@ -128,8 +134,6 @@ def _read_centroids(path: Path, mpp: float | None) -> Entities:
 
 def _read_h5ad(path: Path, mpp: float | None) -> Entities:
     """Read a table of `to_anndata`; those of others do not say their unit, which is pixels where mpp is given."""
-    from .ann_data import anndata_module
-
     try:
         table = anndata_module().read_h5ad(path)
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -174,7 +178,8 @@ def write_entities(
     to : str
         A key of `FORMATS`.
     mpp : float, optional
-        For geojson: µm per level-0 pixel, where neither the source nor the file that it came from says it.
+        For geojson: µm per level-0 pixel, where neither the source nor the file that it came from says it. A file
+        that does not know the slide's pixels is taken to be in them.
     node_type : str, optional
         Which layer of a HeteroData.
 
@@ -200,7 +205,7 @@ def write_entities(
     if to not in FORMATS:
         raise ValueError(f"to: expected one of {', '.join(FORMATS)}, found {to!r}")
     if to in ("geojson", "geojson.gz"):
-        if mpp is None and isinstance(source, Entities):
+        if mpp is None and isinstance(source, Entities) and LEVEL0 not in source.parameters:
             mpp = source.parameters.get("file_mpp")
         return to_geojson(source, path, mpp, node_type=node_type)
     if to in ("csv", "parquet"):
@@ -223,6 +228,29 @@ def write_entities(
     return writers.get(to, write_instance_map)(source, path)
 
 
+def check_package(to: str) -> None:
+    """Find out whether a format can be written before there is anything to write.
+
+    Parameters
+    ----------
+    to : str
+        A key of `FORMATS`.
+
+    Raises
+    ------
+    ImportError
+        The package for it is not installed.
+
+    Examples
+    --------
+    >>> check_package("csv")
+    """
+    if to in ("h5ad", "spatialdata"):
+        anndata_module()
+    if to == "spatialdata":
+        spatialdata_module()
+
+
 def convert_file(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -231,6 +259,7 @@ def convert_file(
     node_type: str | None = None,
     check_rings: bool = True,
     parts: Parts | None = None,
+    object_types: str | Sequence[str] | None = None,
 ) -> tuple[Path, int]:
     """Convert one file of objects, or one of our graphs, and keep its name but for the end.
 
@@ -242,7 +271,7 @@ def convert_file(
         The folder; made when it does not exist.
     to, mpp, node_type
         As of `write_entities`.
-    check_rings, parts
+    check_rings, parts, object_types
         As of `read_entities`.
 
     Returns
@@ -275,8 +304,10 @@ def convert_file(
         raise ValueError(f"{path} would be replaced by what is made of it; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".safetensors":
-        if parts is not None or not check_rings:
-            raise ValueError(f"parts and check_rings: are for files of objects, and {path} is a graph")
+        if parts is not None or object_types is not None or not check_rings:
+            raise ValueError(
+                f"parts, object_types and check_rings: are for files of objects, and {path} is a graph"
+            )
         from ..graphs.layer import layer
         from ..graphs.store import load
 
@@ -284,7 +315,7 @@ def convert_file(
         return write_entities(graph, target, to, mpp, node_type), len(layer(graph, node_type).pos)
     if node_type is not None:
         raise ValueError(f"node_type: is for graphs, and {path} is none")
-    source = read_entities(path, mpp, check_rings, parts)
+    source = read_entities(path, mpp, check_rings, parts, object_types)
     return write_entities(source, target, to, mpp), len(source)
 
 

@@ -23,7 +23,7 @@ from .geojson_feature import (
 )
 from .geojson_rows import Rows, rows_of
 from .json_stream import JsonReader, open_json
-from .pixels import PixelFrame, pixel_frame, raster_size
+from .pixels import PixelFrame, keep_level0, known_level0, pixel_frame, raster_size
 from .polygon_batch import CHUNK, PolygonBatch, finish
 
 if TYPE_CHECKING:
@@ -248,6 +248,7 @@ class _Scan:
             result["type_colors"] = dict(self.colors)
         if self._settled is not None:
             result["file_mpp"] = self._settled[0].mpp
+            keep_level0(result, self._settled[0])
         return result
 
     def _settle(self) -> tuple[PixelFrame, float]:
@@ -396,9 +397,11 @@ def to_geojson(
     path : str or os.PathLike
         The file; with ``.gz`` at the end it is compressed.
     mpp : float or (float, float), optional
-        µm per level-0 pixel. A graph knows its own; entities need it, or `slide`.
+        µm per level-0 pixel. A graph knows its own, and so do entities that were read from GeoJSON or another file
+        with ``level0``; others need it, or `slide`.
     slide : Slide, optional
-        Gives mpp and the offset of the scanned part, from which QuPath counts pixels.
+        Gives mpp and the offset of the scanned part, from which QuPath counts pixels; graphs of `build_graph` know
+        it too.
     offset_px : (float, float), optional
         The offset, where it is another.
     object_type : {"detection", "cell", "annotation", "tile"}
@@ -443,7 +446,9 @@ def to_geojson(
         )
     rows = rows_of(source, entities, node_type, object_type, nuclei)
     first = next(rows, None)
-    frame = pixel_frame(mpp, slide, offset_px, None if first is None else first.mpp, str(path))
+    while first is not None and not first.ids and (later := next(rows, None)) is not None:
+        first = later  # the head is of the first piece that holds objects, if there is any
+    frame = _frame(source, mpp, slide, offset_px, None if first is None else first.mpp, path)
     with atomic_path(path) as part, part.open("wb") as plain:
         packed = gzip.GzipFile("", "wb", 4, plain, mtime=0) if path.suffix.lower() == ".gz" else None
         handle: Any = packed or plain
@@ -459,6 +464,20 @@ def to_geojson(
         if packed is not None:
             packed.close()
     return path
+
+
+def _frame(
+    source: Any, mpp: Any, slide: Slide | None, offset_px: Any, graph_mpp: Any, path: Path
+) -> PixelFrame:
+    """Settle the pixels of the file, from what the caller says and what the source knows."""
+    known = known_level0(source)
+    if known is None:
+        return pixel_frame(mpp, slide, offset_px, graph_mpp, str(path))
+    frame = pixel_frame(mpp, slide, offset_px, known.mpp, str(path))
+    if slide is not None or offset_px is not None:
+        return frame
+    x, y = (o * was / now for o, was, now in zip(known.offset_px, known.mpp, frame.mpp, strict=True))
+    return replace(frame, offset_px=(x, y))
 
 
 def _head(rows: Rows | None, frame: PixelFrame) -> str:

@@ -236,7 +236,7 @@ def rows_of(
 def _entity_rows(part: Entities, object_type: str, nuclei: Entities | None, mpp: Any) -> Iterator[Rows]:
     """Cut entities into pieces."""
     every = row_ids(part)
-    for start in range(0, len(part), _ROWS):
+    for start in range(0, max(len(part), 1), _ROWS):  # one piece without any objects has a head too
         stop = min(start + _ROWS, len(part))
         columns = {name: np.asarray(column)[start:stop] for name, column in part.columns.items()}
         labels = part.label[start:stop]
@@ -248,7 +248,7 @@ def _entity_rows(part: Entities, object_type: str, nuclei: Entities | None, mpp:
             raise ValueError(
                 "bbox: some entities have no extent and others have; write points and areas to two files"
             )
-        points = part.centroid[start:stop] if part.masks is None and flat.all() else None
+        points = part.centroid[start:stop] if part.masks is None and flat.any() else None
         if nuclei is not None:
             chosen = nuclei.select(_places(nuclei.label, labels, "nuclei"))
             inner = mask_rings(chosen), chosen.mpp

@@ -14,7 +14,7 @@ from ..atomic import atomic_path
 from ..entities.entities import Entities
 from .contours import ContourReader, contour_rows, type_codes, type_names
 from .json_stream import open_json
-from .pixels import PixelFrame, pixel_frame
+from .pixels import LEVEL0, PixelFrame, keep_level0, pixel_frame
 from .polygon_batch import CHUNK, PolygonBatch, finish, reordered
 
 if TYPE_CHECKING:
@@ -116,7 +116,10 @@ def read_hovernet(
     frame = state[0] if state is not None else PixelFrame((1.0, 1.0))
     if len(batch):
         parts.append((batch.entities(frame, frame.mean_mpp, "cell", True), batch.ids))
-    return labelled_by_ids(parts, path, "nucleus", frame.mean_mpp, "hovernet")
+    found = labelled_by_ids(parts, path, "nucleus", frame.mean_mpp, "hovernet")
+    if mpp is None and slide is None:  # otherwise the caller knows it better than the file
+        keep_level0(found.parameters, header.get(LEVEL0), str(path))
+    return found
 
 
 def labelled_by_ids(parts: list[Any], path: Path, what: str, mpp: float, finder: str) -> Entities:
@@ -184,9 +187,11 @@ def write_hovernet(
     path = Path(path)
     codes = type_codes(entities, types)
     frame = PixelFrame((entities.mpp, entities.mpp))
-    own = {"mpp": frame.mpp, "types": {str(number): name for name, number in codes.items()}}
+    own: dict[str, Any] = {"mpp": frame.mpp, "types": {str(number): name for name, number in codes.items()}}
     if "type" not in entities.columns:
         del own["types"]
+    if LEVEL0 in entities.parameters:
+        own[LEVEL0] = entities.parameters[LEVEL0]
     with atomic_path(path) as part, part.open("w", encoding="utf-8") as handle:
         handle.write(f'{{"mag": {json.dumps(mag)}, "histograph": {json.dumps(own)}, "nuc": {{')
         for count, (label, text) in enumerate(contour_rows(entities, frame, codes)):

@@ -15,6 +15,7 @@ from ..atomic import atomic_path
 from ..entities.entities import Entities, as_instance_map, assemble
 from ..entities.masks import Masks, pack, unique_labels
 from .json_stream import check_file
+from .pixels import LEVEL0, keep_level0
 
 __all__ = ["read_instance_map", "write_instance_map"]
 
@@ -69,7 +70,10 @@ def read_instance_map(
     own: dict[str, Any] = {}
     if path.suffix.lower() in (".tif", ".tiff"):
         own = _own(path)
-    mpp = own.get("mpp") if mpp is None else mpp
+    found: dict[str, Any] = {"finder": "instance map", "file": path.name}
+    if mpp is None:
+        mpp = own.get("mpp")
+        keep_level0(found, own.get(LEVEL0), str(path))
     if mpp is None:
         raise ValueError(f"mpp: {path} does not say how large its pixels are; give mpp=, µm per pixel")
     if not (np.isfinite(mpp) and mpp > 0):
@@ -87,7 +91,6 @@ def read_instance_map(
             total = total + count[:, None] * np.array([row, col])
             parts.append((label, Masks(masks.bits, masks.pointers, boxes), count, total))
     kind = kind or str(own.get("kind", "cell"))
-    found = {"finder": "instance map", "file": path.name}
     return _assemble(parts, float(mpp), kind, offset, (height, width), found)
 
 
@@ -265,6 +268,11 @@ def write_instance_map(
     dtype: Any = np.uint16 if top <= 0xFFFF else np.uint32 if top <= 0xFFFFFFFF else np.int64
     row, col, height, width = entities._window(window_um)
     if height < 1 or width < 1:
+        if window_um is None:
+            raise ValueError(
+                "entities: there are none, and it is not known how large the slide is (extent_um); a map needs a size, "
+                "so give window_um"
+            )
         raise ValueError(
             f"window_um: expected at least one pixel, found {width} x {height}; give a larger window_um"
         )
@@ -299,7 +307,9 @@ def _write_tiff(entities: Entities, path: Path, window: tuple[int, int, int, int
     import tifffile
 
     _, _, height, width = window
-    own = {"histograph": {"mpp": entities.mpp, "kind": entities.kind}}
+    own: dict[str, Any] = {"mpp": entities.mpp, "kind": entities.kind}
+    if LEVEL0 in entities.parameters:
+        own[LEVEL0] = entities.parameters[LEVEL0]
     per_cm = 1e4 / entities.mpp
     with tifffile.TiffWriter(path, bigtiff=height * width * np.dtype(dtype).itemsize > 2**31) as writer:
         writer.write(
@@ -311,7 +321,7 @@ def _write_tiff(entities: Entities, path: Path, window: tuple[int, int, int, int
             photometric="minisblack",
             resolution=(per_cm, per_cm),
             resolutionunit="CENTIMETER",
-            description=json.dumps(own),
+            description=json.dumps({"histograph": own}),
             metadata=None,
         )
 

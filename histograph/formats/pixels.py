@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from ..slides import Slide
+
+#: Key of `Entities.parameters` for the level-0 pixels of the slide, whatever pixels masks and files lie on.
+LEVEL0 = "level0"
 
 
 @dataclass(frozen=True)
@@ -130,31 +134,73 @@ def pixel_frame(
     if min(pair) <= 0:
         raise ValueError(f"{start}mpp: expected positive µm per pixel, found {value!r}")
     if offset_px is None and slide is not None:
-        offset_px = slide_bounds(slide)
+        offset_px = slide.offset_px
     return PixelFrame(pair, _pair((0.0, 0.0) if offset_px is None else offset_px, f"{start}offset_px"))
 
 
-def slide_bounds(slide: Slide) -> tuple[float, float]:
-    """Return where the scanned part of a slide begins, in level-0 pixels; (0, 0) where the slide does not say.
+def keep_level0(parameters: dict[str, Any], found: Any, where: str = "") -> None:
+    """Remember the level-0 pixels of the slide, in which QuPath counts, beside what else is known of entities.
 
     Parameters
     ----------
-    slide : Slide
-        The slide.
+    parameters : dict
+        Those of the entities; changed.
+    found : PixelFrame, mapping or None
+        The pixels, or what a file of ours holds of them; None changes nothing.
+    where : str
+        The file, for messages.
 
-    Returns
-    -------
-    (float, float)
-        x, y.
+    Raises
+    ------
+    ValueError
+        It is damaged.
 
     Examples
     --------
-    >>> from histograph.slides import open_slide
-    >>> slide_bounds(open_slide(np.zeros((2, 2, 3), np.uint8), mpp=0.5))
-    (0.0, 0.0)
+    >>> parameters = {}
+    >>> keep_level0(parameters, PixelFrame((0.25, 0.25), (30.0, 7.0)))
+    >>> parameters
+    {'level0': {'mpp': [0.25, 0.25], 'offset_px': [30.0, 7.0]}}
     """
-    x, y = (float(slide.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
-    return x, y
+    if found is None:
+        return
+    start = f"{where}: {LEVEL0}" if where else LEVEL0
+    if isinstance(found, Mapping) and {"mpp", "offset_px"} <= set(found):
+        found = pixel_frame(found["mpp"], None, found["offset_px"], None, start)
+    if not isinstance(found, PixelFrame):
+        raise ValueError(f"{start}: expected mpp and offset_px, found {str(found)[:60]}")
+    parameters[LEVEL0] = {"mpp": list(found.mpp), "offset_px": list(found.offset_px)}
+
+
+def known_level0(source: Any) -> PixelFrame | None:
+    """Tell what entities, or a graph, know of the level-0 pixels of their slide.
+
+    Parameters
+    ----------
+    source : Entities, Data, HeteroData or anything else
+        Entities that `keep_level0` was called for, or graphs of `build_graph`; those of before, or put together from
+        other files, know no offset.
+
+    Returns
+    -------
+    PixelFrame or None
+        None where they know nothing.
+
+    Examples
+    --------
+    >>> from histograph.graphs import example_graph
+    >>> known_level0(example_graph())
+    PixelFrame(mpp=(0.5, 0.5), offset_px=(0.0, 0.0))
+    """
+    known = getattr(source, "parameters", {}).get(LEVEL0)
+    if known is not None:
+        return PixelFrame((*known["mpp"],), (*known["offset_px"],))
+    if not hasattr(source, "stores"):
+        return None
+    slide = (getattr(source, "provenance", None) or {}).get("slide", {})
+    x_mpp, y_mpp = source.mpp
+    x, y = slide.get("offset_px", (0.0, 0.0))
+    return PixelFrame((float(x_mpp), float(y_mpp)), (float(x), float(y)))
 
 
 def raster_size(raster_mpp: float | None, frame: PixelFrame, known: float | None = None) -> float:

@@ -28,7 +28,7 @@ _ROWS = 20_000
 __all__ = ["from_spatialdata", "read_spatialdata", "to_spatialdata", "write_spatialdata"]
 
 
-def _spatialdata() -> Any:
+def spatialdata_module() -> Any:
     """Import spatialdata, or say how to install it."""
     try:
         import spatialdata
@@ -84,7 +84,7 @@ def to_spatialdata(
     >>> found
     [[4, 4, 9]]
     """
-    spatialdata = _spatialdata()
+    spatialdata = spatialdata_module()
     if not len(entities):
         raise ValueError(
             "entities: expected at least one, for SpatialData has no shapes without any; found none"
@@ -199,12 +199,12 @@ def from_spatialdata(
     Examples
     --------
     >>> try:
-    ...     from_spatialdata(_spatialdata().SpatialData())
+    ...     from_spatialdata(spatialdata_module().SpatialData())
     ... except (ImportError, ValueError) as error:
     ...     print(type(error).__name__ in ("ImportError", "ValueError"))
     True
     """
-    spatialdata = _spatialdata()
+    spatialdata = spatialdata_module()
     names = [*data.shapes, *data.labels]
     alone = next(iter(data.shapes)) if len(data.shapes) == 1 else names[0] if len(names) == 1 else ""
     chosen = str(element or alone)
@@ -383,7 +383,7 @@ def read_spatialdata(path: Path, unit_um: float | None = None, check_rings: bool
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such folder")
     try:
-        data = _spatialdata().read_zarr(path)
+        data = spatialdata_module().read_zarr(path)
     except (ValueError, KeyError, OSError, TypeError) as error:
         raise ValueError(f"{path} is damaged or no SpatialData: {error}") from error
     try:

@@ -17,7 +17,7 @@ from ..entities.entities import Entities
 from ..entities.rings import Rings, entities_from_rings
 from .contours import type_codes, type_names
 from .json_stream import check_file
-from .pixels import PixelFrame, pixel_frame
+from .pixels import LEVEL0, PixelFrame, keep_level0, pixel_frame
 from .tables import type_words
 
 __all__ = ["read_stardist", "star_polygons", "write_stardist"]
@@ -124,6 +124,9 @@ def write_stardist(entities: Entities, path: str | os.PathLike[str], n_rays: int
     if path.suffix.lower() != ".npz":
         raise ValueError(f"path: expected a name that ends in .npz, found {path.name!r}")
     arrays = star_polygons(entities, n_rays)
+    if LEVEL0 in entities.parameters:
+        known = entities.parameters[LEVEL0]
+        arrays[LEVEL0] = np.array([known["mpp"], known["offset_px"]], np.float64)
     with atomic_path(path) as part, part.open("wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
     return path
@@ -205,6 +208,8 @@ def read_stardist(
         for start in range(0, max(count, 1), _ROWS)
     ]
     found = Entities.concatenate(parts)
+    if mpp is None and LEVEL0 in arrays:
+        keep_level0(found.parameters, _two_pairs(arrays[LEVEL0]), where)
     if "prob" in arrays:
         found.columns["prob"] = arrays["prob"][order]
     if "class_id" in arrays:
@@ -212,6 +217,14 @@ def read_stardist(
             np.asarray(arrays["class_id"])[order], types, arrays.get("class_names"), where
         )
     return found
+
+
+def _two_pairs(values: Any) -> Any:
+    """Return the level-0 pixels as JSON has them, or what is there instead."""
+    pairs = np.asarray(values)
+    if pairs.shape != (2, 2) or pairs.dtype.kind != "f":
+        return values
+    return dict(zip(("mpp", "offset_px"), pairs.tolist(), strict=True))
 
 
 def _numbers(values: Any, name: str, where: str) -> NDArray[Any]:

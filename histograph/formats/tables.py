@@ -349,10 +349,22 @@ def _names(path: Path, suffix: str) -> list[str]:
 
     with _readable(path):
         if suffix == ".csv":
+            _check_commas(path)
             with pa.csv.open_csv(path, **_options()) as reader:
                 return reader.schema.names
         with pa.parquet.ParquetFile(path) as file:
             return file.schema_arrow.names
+
+
+def _check_commas(path: Path) -> None:
+    """Refuse tables whose columns are parted in another way, before that reads as one column with a long name."""
+    with path.open("rb") as file:
+        head = file.readline(10**6)
+    found = next((name for mark, name in ((b";", "semicolons"), (b"\t", "tabs")) if mark in head), None)
+    if found is not None and b"," not in head:
+        raise ValueError(
+            f"{path}: its columns are parted by {found}; expected commas between columns and points in decimals"
+        )
 
 
 def _batches(path: Path, suffix: str) -> list[pa.RecordBatch]:

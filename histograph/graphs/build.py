@@ -168,6 +168,7 @@ def _build(
     }
     facts |= {"encoders": sources} if sources else {}
     graph.provenance = provenance(described, slide, facts)
+    graph.provenance["slide"]["offset_px"] = list(slide.offset_px)
     validate(graph)
     return graph
 

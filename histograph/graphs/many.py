@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
+from histograph.entities.parts_on_disk import kept_until_written
 from histograph.graphs.build import build_graph
 from histograph.graphs.header import read_header
 from histograph.graphs.manifest import row_of_header, table_of, write_manifest
@@ -251,8 +252,9 @@ def _complete(path: Path, target: Path, code: str) -> dict[str, Any] | None:
 def _job(make: Callable[[Path, dict[str, Any]], Graph], job: Job, target: Path) -> dict[str, Any]:
     """Make and write one graph; the whole of what a worker does."""
     start = time.perf_counter()
-    graph = make(job.path, job.options)
-    save(graph, target)
+    with kept_until_written():  # an encoder may fail, or the disk be full, when all nuclei are found
+        graph = make(job.path, job.options)
+        save(graph, target)
     seconds = round(time.perf_counter() - start, 3)
     return row_of_header(read_header(target), target, "built", seconds) | {"slide": str(job.path)}
 

@@ -86,6 +86,12 @@ class Slide:
         return tuple((x + y) / 2 for x, y in self._scales)
 
     @property
+    def offset_px(self) -> tuple[float, float]:
+        """Where the scanned part begins on the canvas, (x, y) in level-0 pixels; QuPath counts from there."""
+        x, y = (float(self._reader.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+        return x, y
+
+    @property
     def properties(self) -> Mapping[str, str]:
         """What the file says about itself, as text."""
         return dict(self._reader.properties)

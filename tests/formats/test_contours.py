@@ -201,3 +201,28 @@ def test_what_cannot_be_written(tmp_path, read, write):
     with pytest.raises(ValueError, match="every name once"):
         write(solid(), tmp_path / "a.json", types=["stroma", "stroma"])
     assert not list(tmp_path.iterdir())
+
+
+def test_names_before_numbers_in_the_first_cellvit(tmp_path):
+    """Its ``type_map`` is the table of the training data, name to number."""
+    cell = {"bbox": [[5, 12], [9, 16]], "centroid": [13.5, 6.5], "contour": CONTOUR, "type": 2}
+    value = {
+        "wsi_metadata": {"base_mpp": 0.5, "magnification": 20},
+        "processed_patches": ["0_0"],
+        "type_map": {"Background": 0, "Neoplastic": 1, "Inflammatory": 2},
+        "cells": [cell],
+    }
+    path = tmp_path / "cells.json"
+    path.write_text(json.dumps(value))
+    assert read_cellvit(path).columns["type"].tolist() == ["Inflammatory"]
+    value["type_map"]["Dead"] = 2
+    path.write_text(json.dumps(value))
+    with pytest.raises(ValueError, match=r"cells\.json: types: two names have one number"):
+        read_cellvit(path)
+    del cell["contour"]  # cell_detection.json
+    del value["type_map"]["Dead"]
+    path.write_text(json.dumps(value))
+    with pytest.raises(
+        ValueError, match=r"cell 1 .*has no contour, as in CellViT's cell_detection\.json; give"
+    ):
+        read_cellvit(path)

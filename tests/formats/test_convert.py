@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,8 @@ def test_parts_in_a_shell(tmp_path, capsys):
         (("--to", "csv", "--patch-size-level0", 256), "is for patch features"),
         (("--node-type", "cell"), "is only for --to"),
         (("--no-check-rings",), "is only for --to"),
+        (("--object-types", "cell"), "is only for --to"),
+        (("--to", "csv", "--object-types", "cell,nuclei"), "must be of detection, cell"),
     ],
 )
 def test_wrong_usage(tmp_path, capsys, words, message):
@@ -173,3 +176,79 @@ def test_h5ad(tmp_path):
     anndata = pytest.importorskip("anndata")
     path = write_entities(hg.graphs.example_graph(), tmp_path / "a.h5ad", "h5ad", node_type="cell")
     assert anndata.read_h5ad(path).n_obs == 60
+
+
+@pytest.mark.parametrize("through", ["geojson", "geojson.gz", "hovernet", "cellvit", "stardist", "tif"])
+def test_the_pixels_of_the_slide_are_not_forgotten(tmp_path, through):
+    """Masks of 0.5 µm on a slide of 0.2 µm whose scanned part begins at 30, 7: as QuPath needs them, and back."""
+    source = solid()
+    first = hg.formats.to_geojson(source, tmp_path / "a.geojson", (0.2, 0.1), offset_px=(30, 7))
+    path, _ = convert_file(first, tmp_path / "b", through)
+    again, _ = convert_file(path, tmp_path / "c", "geojson")
+    own = [json.loads(file.read_text())["histograph"] for file in (first, again)]
+    assert own[0]["mpp"] == own[1]["mpp"] and own[0]["offset_px"] == own[1]["offset_px"]
+    if through != "stardist":
+        assert_same(source, read_entities(again), columns=False)
+    # pixels of another size begin at the same µm
+    larger = write_entities(read_entities(path), tmp_path / "d.geojson", "geojson", mpp=0.4)
+    np.testing.assert_allclose(json.loads(larger.read_text())["histograph"]["offset_px"], [15, 1.75])
+    np.testing.assert_allclose(read_entities(larger).centroid, read_entities(again).centroid, atol=1e-6)
+    with pytest.raises(ValueError, match="mpp: expected positive"):
+        write_entities(read_entities(path), tmp_path / "d.geojson", "geojson", mpp=0)
+
+
+@pytest.mark.parametrize("value", [5, {"mpp": [1, 2]}, {"mpp": ["x", 2], "offset_px": [0, 0]}])
+def test_damaged_pixels_of_the_slide(tmp_path, value):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"histograph": {"mpp": 0.5, "level0": value}, "nuc": {}}))
+    with pytest.raises(ValueError, match=r"a\.json: level0"):
+        read_entities(path)
+
+
+@pytest.mark.parametrize("to", ["geojson", "geojson.gz", "tif"])
+def test_a_slide_without_nuclei_keeps_its_size(tmp_path, to):
+    source = from_instance_map(np.zeros((4, 6), int), 0.5, kind="tissue")
+    first = write_entities(source, tmp_path / f"a{FORMATS[to]}", to, mpp=0.25)
+    found = read_entities(first)
+    assert (len(found), found.kind, found.mpp, found.extent_um) == (0, "tissue", 0.5, (3.0, 2.0))
+    path, count = convert_file(first, tmp_path / "b", "npy")
+    assert count == 0 and np.load(path).shape == (4, 6)
+
+
+def test_pieces_without_objects_before_others(tmp_path):
+    table = read_entities(write_entities(cells(), tmp_path / "a.csv", "csv"))
+    points = replace(table, bbox=np.tile(table.centroid, 2), kind="patch")
+    path = hg.formats.to_geojson(
+        iter([hg.entities.Entities.empty("patch", 0.5), points]), tmp_path / "a.geojson", 0.5
+    )
+    np.testing.assert_allclose(read_entities(path).centroid, points.centroid, atol=1e-6)
+    nothing = hg.formats.to_geojson(hg.entities.Entities.empty("patch", 0.5), tmp_path / "b.geojson", 0.25)
+    assert (len(read_entities(nothing)), read_entities(nothing).kind) == (0, "patch")
+
+
+def test_no_nuclei_and_no_size(tmp_path):
+    nothing = write_entities(hg.entities.Entities.empty("cell", 0.5), tmp_path / "a.json", "hovernet")
+    with pytest.raises(ValueError, match="entities: there are none, and it is not known how large the slide"):
+        convert_file(nothing, tmp_path / "b", "tif")
+
+
+def test_all_objects_of_qupath_in_a_shell(tmp_path, capsys):
+    """What QuPath exports by default: annotations beside the cells in them."""
+
+    def square(x, size, what):
+        ring = [[x, x], [x + size, x], [x + size, x + size], [x, x + size], [x, x]]
+        shape = {"type": "Polygon", "coordinates": [ring]}
+        return {"type": "Feature", "geometry": shape, "properties": {"objectType": what}}
+
+    value = {"type": "FeatureCollection", "features": [square(0, 90, "annotation")]}
+    value["features"] += [square(10, 8, "detection"), square(30, 8, "cell")]
+    (tmp_path / "a.geojson").write_text(json.dumps(value))
+    words = "convert", tmp_path / "a.geojson", "--to", "csv", "--out", tmp_path / "out", "--mpp", 0.5
+    assert run(*words) == 1 and "choose with object_types" in capsys.readouterr().out
+    assert run(*words, "--object-types", "detection, cell") == 0
+    assert read_entities(tmp_path / "out" / "a.csv").area.tolist() == [16, 16]
+    assert run(*words, "--object-types", "annotation", "--overwrite") == 0
+    assert read_entities(tmp_path / "out" / "a.csv").area.tolist() == [2025]
+    (tmp_path / "b.csv").write_text("x_um,y_um\n1,2\n")
+    with pytest.raises(ValueError, match="object_types: is for GeoJSON"):
+        read_entities(tmp_path / "b.csv", object_types="cell")

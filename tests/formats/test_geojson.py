@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from histograph.entities import Entities, from_instance_map, patches
-from histograph.formats import iter_geojson, read_entities, read_geojson, to_geojson
+from histograph.formats import convert_file, iter_geojson, read_entities, read_geojson, to_geojson
 from histograph.graphs import build_graph, example_graph, load, save
 from histograph.slides import open_slide
 
@@ -245,6 +245,22 @@ def test_slide_gives_mpp_and_bounds(tmp_path):
     assert_same(source, read_geojson(bare, slide=slide))
     with pytest.raises(ValueError, match="give one of them"):
         read_geojson(bare, 0.25, slide=slide)
+
+
+def test_a_graph_knows_where_the_scanned_part_begins(tmp_path):
+    """Graphs of `build_graph`, from a file too; and with another pixel size the offset is as long."""
+    slide = open_slide(np.full((100, 130, 3), 90, np.uint8), mpp=(0.5, 0.25))
+    slide._reader.properties.update({"openslide.bounds-x": "30", "openslide.bounds-y": "8"})
+    graph = build_graph(slide, {"patch": {"size_um": 12.5}}, mask=None)
+    save(graph, tmp_path / "g.safetensors")
+    wanted = json.loads(to_geojson(graph, tmp_path / "a.geojson", slide=slide).read_text())
+    assert wanted["features"][0]["geometry"]["coordinates"][0][0] == [-30, -8]
+    convert_file(tmp_path / "g.safetensors", tmp_path / "out", "geojson")
+    assert json.loads((tmp_path / "out" / "g.geojson").read_text()) == wanted
+    coarse = to_geojson(load(tmp_path / "g.safetensors"), tmp_path / "b.geojson", mpp=1.0)
+    assert json.loads(coarse.read_text())["features"][0]["geometry"]["coordinates"][0][0] == [-15, -2]
+    given = to_geojson(graph, tmp_path / "c.geojson", offset_px=(0, 0))
+    assert json.loads(given.read_text())["features"][0]["geometry"]["coordinates"][0][0] == [0, 0]
 
 
 def test_patches_are_rectangles(tmp_path):

@@ -121,3 +121,11 @@ def test_wrong_arguments(tmp_path):
     with pytest.raises(ValueError, match="'x_um' would come twice"):
         write_table(source, tmp_path / "b.csv")
     assert not (tmp_path / "b.csv").exists()
+
+
+@pytest.mark.parametrize("mark, name", [(";", "semicolons"), ("\t", "tabs")])
+def test_columns_parted_in_another_way(tmp_path, mark, name):
+    path = tmp_path / "t.csv"
+    path.write_text("id,x_um,y_um\n1,1.5,2.5\n".replace(",", mark).replace(".", ","))
+    with pytest.raises(ValueError, match=rf"t\.csv: its columns are parted by {name}; expected commas"):
+        read_table(path)
