@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from .inputs import Labels, as_groups, as_labels, as_numbers, as_vectors
+from .inputs import Labels, _column, as_classes, as_groups, as_labels, as_numbers, as_vectors
 from .probes import _Logistic
 from .regression import PENALTIES, LinearModel
 from .result import ProbeResult
@@ -198,10 +198,8 @@ def as_known(y_test: ArrayLike, labels: Labels, n: int) -> Any:
         raise ValueError(
             f"y_test must have one class for each of {n} rows of test, found shape {truth.shape}."
         )
-    if labels.classes.dtype.kind in "US":
-        return truth.astype(str)
-    whole = truth.dtype.kind == "f" and np.array_equal(truth, np.round(truth))
-    return truth.astype(np.int64) if whole else truth
+    truth = as_classes(_column(y_test, n, "y_test"))
+    return truth.astype(str) if labels.classes.dtype.kind in "US" else truth
 
 
 def _checked(known: Any, asked: Any, groups: ArrayLike | None, groups_test: ArrayLike | None) -> Any:

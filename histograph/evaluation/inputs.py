@@ -91,19 +91,43 @@ def as_labels(y: ArrayLike, n: int) -> Labels:
     >>> as_labels(["tumour", "normal", "tumour"], 3).code
     array([1, 0, 1])
     """
-    array = _column(y, n, "y")
+    array = as_classes(_column(y, n, "y"))
     if array.dtype.kind == "f":
-        if not np.array_equal(array, np.round(array)):
-            raise ValueError(
-                "y must hold classes, found continuous numbers. The probes classify; bin the values first."
-            )
-        array = array.astype(np.int64)
-    if array.dtype.kind == "O":
-        array = array.astype(str)
+        raise ValueError(
+            "y must hold classes, found continuous numbers. The probes classify; bin the values first."
+        )
     classes, code = np.unique(array, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"y must have at least two classes, found only {classes.tolist()}.")
     return Labels(code.astype(np.int64), classes)
+
+
+def as_classes(y: ArrayLike) -> NDArray[Any]:
+    """Give classes one plain type: numbers that pandas keeps as objects, and floats that are whole, are integers.
+
+    Parameters
+    ----------
+    y
+        (n,) classes.
+
+    Returns
+    -------
+    ndarray
+        (n,) integers, booleans or text; floats where they are continuous.
+
+    Examples
+    --------
+    >>> as_classes(pd.Series([10, 2], dtype="Int64")), as_classes([1.0, 0.0])
+    (array([10,  2]), array([1, 0]))
+    """
+    array = np.asarray(y)
+    if array.dtype.kind == "O":
+        plain = np.array(array.tolist())
+        array = plain if plain.shape == array.shape and plain.dtype.kind in "biufU" else array.astype(str)
+    # beyond 2^53 a float does not tell one whole number from the next
+    if array.dtype.kind == "f" and (np.abs(array) < 2.0**53).all() and (array == np.round(array)).all():
+        array = array.astype(np.int64)
+    return array
 
 
 def as_groups(groups: ArrayLike | None, n: int, name: str = "groups") -> NDArray[np.int64]:
@@ -187,7 +211,9 @@ def _column(values: ArrayLike, n: int, name: str) -> NDArray[Any]:
             f"{name} must have one entry for each sample: expected {n}, found {len(array)}. "
             f"Join {name} to the rows on the slide or entity id."
         )
-    missing = np.flatnonzero(pd.isna(array))
+    # numpy makes the text "nan" of a missing value in a list of text
+    text = array.dtype.kind in "US" and not isinstance(values, np.ndarray)
+    missing = np.flatnonzero(pd.isna(np.asarray(values, dtype=object) if text else array))
     if len(missing):
         raise ValueError(
             f"{name} must be complete, found {len(missing)} missing of {n} (first: row {missing[0]}). "

@@ -189,7 +189,8 @@ class LinearModel:
 def _ridge(train: Matrix, y: Matrix, test: Matrix, penalties: tuple[float, ...]) -> Matrix:
     """Give (penalties, n_test) values of ridge regressions on standardised columns, of one decomposition."""
     centre, scale = train.mean(axis=0), train.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
+    # equal values deviate by rounding, and divided by that another value in the test part would be without bounds
+    scale = np.where(scale > 1e-12 * np.abs(centre), scale, 1.0)
     inner, outer = (train - centre) / scale, (test - centre) / scale
     size, basis = np.linalg.eigh(inner.T @ inner)
     read, along = outer @ basis, basis.T @ (inner.T @ (y - y.mean()))

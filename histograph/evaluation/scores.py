@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .agreement import PairCounts, ordered_share, pair_counts
 from .bootstrap import _draws, check_bootstrap, percentile_interval, score_table
-from .inputs import as_groups, as_numbers
+from .inputs import _column, as_classes, as_groups, as_numbers
 from .metrics import check_metrics, weighted_auc
 from .result import ProbeResult
 
@@ -95,8 +95,9 @@ def score_classes(
     check_bootstrap(n_boot, confidence)
     names = check_metrics(metrics)
     scores = np.asarray(probability, dtype=np.float64)
-    known = np.unique(np.asarray(y)) if classes is None else np.asarray(classes)
-    code = _codes(y, known, scores)
+    truth = _column(y, len(np.asarray(y)), "y") if np.ndim(y) == 1 else y
+    known = np.unique(as_classes(truth)) if classes is None else as_classes(classes)
+    code = _codes(truth, known, scores)
     n = len(code)
     group, strata = as_groups(groups, n), _strata(fold, n)
     table = {
@@ -255,13 +256,15 @@ class _Values:
         total = weight.sum(axis=1)
         error = self.predicted - self.y
         squares = weight @ error**2
-        mean = weight @ self.y / total
-        spread = weight @ self.y**2 - total * mean**2
+        # about the mean of all rows, so that what is left of the squares is not lost where values are large
+        level = self.y - self.y.mean()
+        spread = weight @ level**2 - (weight @ level) ** 2 / total
+        # no spread: what rounding leaves of equal values
+        none = 1e-12 * (weight @ level**2) + total * (1e-14 * np.abs(self.y).max()) ** 2
         found = {
             "mse": squares / total,
             "mae": weight @ np.abs(error) / total,
-            "r2": 1
-            - np.divide(squares, spread, out=np.full(len(total), np.nan), where=spread > 1e-12 * total),
+            "r2": 1 - np.divide(squares, spread, out=np.full(len(total), np.nan), where=spread > none),
         }
         if any(name in _ORDERS for name in names):
             counts = [self._pairs(row) for row in weight]
@@ -287,7 +290,7 @@ class _Values:
 
 def _codes(y: ArrayLike, known: NDArray[Any], scores: NDArray[np.float64]) -> NDArray[np.int64]:
     """Give the column of the class of each row, checked."""
-    truth = np.asarray(y)
+    truth = as_classes(y)
     if scores.ndim != 2 or truth.shape != (len(scores),) or not len(truth):
         raise ValueError(
             "probability must have a row for each class in y and a column for each class, found shape "

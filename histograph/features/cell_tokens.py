@@ -15,7 +15,7 @@ from numba import njit
 from histograph.entities.within import check_slide
 
 from .crops import iter_crops
-from .encoder import MixedPrecision, PatchEncoder, run_module
+from .encoder import MixedPrecision, PatchEncoder, put_on, run_module
 from .table import FeatureTable
 from .token_overlap import TokenWindows, token_windows
 
@@ -189,7 +189,7 @@ def cell_tokens(
 
         encoder = load_encoder(encoder, device=device)
     home = encoder.device
-    encoder.module.to(home if device is None else device)
+    put_on(encoder.module, home if device is None else device)
     try:
         field = _Field(encoder, margin, encoder.device, mixed_precision)
         windows = token_windows(cells, field.side_um, field.grid, field.margin)

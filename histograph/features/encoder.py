@@ -83,20 +83,17 @@ class PatchEncoder:
         if not isinstance(self.module, torch.nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, found {type(self.module).__name__}")
         for field in ("mean", "std"):
-            numbers = tuple(float(v) for v in getattr(self, field))
-            if len(numbers) != 3 or not np.isfinite(numbers).all():
-                raise ValueError(f"{field} must be three finite numbers, red, green, blue, found {numbers}")
-            object.__setattr__(self, field, numbers)
+            object.__setattr__(self, field, _of_colours(field, getattr(self, field)))
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, found {self.std}")
-        if self.size_px != int(self.size_px) or self.size_px < 1:
+        if not _is_number(self.size_px) or self.size_px != int(self.size_px) or self.size_px < 1:
             raise ValueError(f"size_px must be a whole number of at least 1, found {self.size_px!r}")
         step = self.step_px
         if step is not None and (step != int(step) or step < 1 or self.size_px % step):
             raise ValueError(
                 f"step_px must be a whole number that divides size_px {self.size_px}, found {step!r}"
             )
-        if self.mpp is not None and (not np.isfinite(self.mpp) or self.mpp <= 0):
+        if self.mpp is not None and (not _is_number(self.mpp) or self.mpp <= 0):
             raise ValueError(f"mpp must be a positive number of micrometres per pixel, found {self.mpp!r}")
         if not self.name:
             raise ValueError("name must not be empty: it is the prefix of the feature names")
@@ -205,6 +202,26 @@ class PatchEncoder:
         return _finite(self, _forward(self, images, target, mixed_precision))
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
+
+
+def _of_colours(field: str, given: Sequence[float]) -> tuple[float, ...]:
+    """Give a mean or std as three numbers, and refuse one that is not on the scale 0 to 1 of the images."""
+    try:
+        numbers = tuple(float(v) for v in given)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not np.isfinite(numbers).all():
+        raise ValueError(f"{field} must be three finite numbers, red, green, blue, found {given!r}")
+    if max(numbers) > 1 or min(numbers) < 0:
+        raise ValueError(
+            f"{field} must lie on the scale 0 to 1 of the images, found {numbers}; divide those on the scale 0 to 255 "
+            "by 255"
+        )
+    return numbers
+
+
 def run_module(
     encoder: PatchEncoder,
     images: npt.NDArray[np.uint8],
@@ -257,7 +274,7 @@ def run_module(
         x = pixels.to(target, non_blocking=True).permute(0, 3, 1, 2).float()
         mean, std = (torch.tensor(v, device=target).view(1, 3, 1, 1) for v in (encoder.mean, encoder.std))
         x.div_(255).sub_(mean).div_(std)
-        with _autocast(target, mixed_precision):
+        with _autocast(target, mixed_precision), _explained(encoder, x):
             z = encoder.module(x)
     if not isinstance(z, torch.Tensor):
         raise TypeError(
@@ -265,6 +282,58 @@ def run_module(
             "wrap it in a module that picks the vectors"
         )
     return z.float()
+
+
+@contextmanager
+def _explained(encoder: PatchEncoder, images: torch.Tensor) -> Iterator[None]:
+    """Say of which encoder an error is, and what the module was given; memory that runs out is said as it is."""
+    import torch
+
+    try:
+        yield
+    except (RuntimeError, AssertionError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        tensors = (*encoder.module.parameters(), *encoder.module.buffers())
+        found = {str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()} or {"none"}
+        raise ValueError(
+            f"module of encoder {encoder.name!r} cannot read images of shape {tuple(images.shape)}, float32 on "
+            f"{images.device} ({error}); its weights are {', '.join(sorted(found))}. Give the size_px that it was made "
+            "for, and float32 weights, as module.float() has, with mixed_precision for speed"
+        ) from error
+
+
+def put_on(module: torch.nn.Module, device: str | torch.device) -> None:
+    """Move a module to a device, or say that there is none such here.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Moved in place.
+    device : str or torch.device
+        Where to.
+
+    Raises
+    ------
+    ValueError
+        When this machine or this torch has no such device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> put_on(torch.nn.Linear(2, 2), "cpu")
+    """
+    import torch
+
+    try:
+        module.to(device)
+    except (RuntimeError, AssertionError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"device {str(device)!r} cannot be used here ({error}); give 'cpu', or leave device out for the GPU where "
+            "there is one"
+        ) from error
 
 
 def _forward(
@@ -278,7 +347,8 @@ def _forward(
     if z.ndim != 2 or len(z) != len(images):
         raise ValueError(
             f"module of encoder {encoder.name!r} must return shape ({len(images)}, D), "
-            f"found {tuple(z.shape)}; pool first"
+            f"found {tuple(z.shape)}; "
+            + ("flatten(1) in place of squeeze() keeps a batch of one" if z.ndim == 1 else "pool first")
         )
     return z
 
@@ -468,7 +538,7 @@ def embed_entities(
     target = home if device is None else torch.device(device)
     batches = iter_crops(slide, entities.centroid, encoder.size_um, encoder.size_px, batch_size, workers)
     parts: list[npt.NDArray[np.float32]] = []
-    encoder.module.to(target)
+    put_on(encoder.module, target)
     try:
         with tqdm(total=len(entities), desc=encoder.name, unit="patch", disable=not progress) as bar:
             for vectors in _vectors(encoder, batches, entities.label, target, mixed_precision):

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .encoder import PatchEncoder
+from .encoder import PatchEncoder, put_on
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,7 @@ def load_encoder(
         made, loaded = _of_module(encoder, changes), False
     target = device or (_default_device() if loaded else None)
     if target is not None:
-        made.module.to(target)
+        put_on(made.module, target)
     if loaded:  # nobody trains through it
         made.module.eval().requires_grad_(False)
     return made
@@ -295,8 +296,10 @@ def _checked(module: Any, facts: dict[str, Any], what: str, step_px: int | None)
             f"encoder: {what} does not say {', '.join(missing)}; give load_encoder(…, mean=…, std=…, size_px=…) with "
             "the numbers that it was trained with, or set them as attributes of the module"
         )
-    size = int(facts["size_px"])
-    fitting = step_px if step_px is not None and size % step_px == 0 else None
+    size = facts["size_px"]
+    if isinstance(size, Real) and float(size).is_integer():
+        size = int(facts["size_px"])
+    fitting = step_px if step_px is not None and isinstance(size, int) and size % step_px == 0 else None
     return PatchEncoder(
         module, _three(facts["mean"]), _three(facts["std"]), size, facts.get("mpp"), facts["name"], fitting
     )
@@ -305,4 +308,4 @@ def _checked(module: Any, facts: dict[str, Any], what: str, step_px: int | None)
 def _three(value: Any) -> Sequence[float]:
     """Flatten a mean or std of any shape, also a tensor (1, 3, 1, 1)."""
     flat = getattr(value, "flatten", None)
-    return [float(item) for item in (flat().tolist() if flat is not None else value)]
+    return flat().tolist() if flat is not None else value  # checked by PatchEncoder

@@ -84,12 +84,14 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | 
     remedy = "give another out folder, or resume=False to start afresh"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
+    except (RuntimeError, UnpicklingError, EOFError, OSError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a checkpoint ({error}); {remedy}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or "settings" not in state:
         raise ValueError(f"{path} is not a checkpoint of pretrain; {remedy}")
     # through JSON, as the stored ones went, so that tuples and lists compare equal
     found, wanted = json.loads(state["settings"]), json.loads(json.dumps(settings))
+    if "data" not in found:  # checkpoints of earlier versions do not say what they were trained on
+        wanted.pop("data", None)
     differing = [name for name in sorted(found | wanted) if found.get(name) != wanted.get(name)]
     if differing:
         listed = "; ".join(f"{name}: was {found.get(name)!r}, now {wanted.get(name)!r}" for name in differing)

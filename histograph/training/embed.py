@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from histograph.features.encoder import put_on
 from histograph.methods import Embedding, Graphs, Method, Patches
 from histograph.methods.files import read_tensors, write_tensors
 
@@ -185,7 +186,7 @@ def embed(
     slide_ids: list[str] = []
     starts = tqdm(range(0, len(data), batch_size), desc="embed", unit="batch", disable=not progress)
     try:
-        method.eval().to(device or home)
+        put_on(method.eval(), device or home)
         for start in starts:
             graphs = [data[i] for i in range(start, min(start + batch_size, len(data)))]
             batch = collate(graphs, method.reads).to(device or home)

@@ -23,8 +23,8 @@ from histograph.methods import Graphs, Method
 from .checkpoint import remove_checkpoint
 from .embed import embed
 from .finetuned import FineTuned, Labelled, Rows
-from .graphs import check_graphs, collate
-from .loop import Conduct, Settings, require, train, writable_folder
+from .graphs import check_graphs, collate, described
+from .loop import Conduct, Settings, make_fabric, require, train, writable_folder
 
 FILE = "finetuned.safetensors"
 BALANCE = (None, "sampling", "loss")
@@ -137,7 +137,7 @@ def finetune(
     folder = None if out is None else writable_folder(Path(out))
     if folder is not None and not resume:
         remove_checkpoint(folder)
-    fabric = lightning.Fabric(accelerator=accelerator, devices=1, precision=precision)
+    fabric = make_fabric(accelerator, 1, "auto", precision)
     # a frozen method is run once, on everything; else the vectors of the training part give the scale of the head
     seen = np.arange(len(data)) if frozen else rows[0]
     z = embed(method, Rows(data, seen), batch_size, fabric.device, progress, nodes=False).graph
@@ -153,6 +153,7 @@ def finetune(
         watch = _Validation(tuned, DataLoader(parts[1], batch_size, collate_fn=batched), fabric, patience)
     sampler = _Balanced(inverse[labels.code[rows[0]]], seed) if balance == "sampling" else None
     identity = {
+        "data": described(data),
         "backbone_lr": rate,
         "validation": validation,
         "patience": patience,

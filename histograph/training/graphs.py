@@ -1,5 +1,7 @@
 """What training takes from a data set: checks, and batches of the fields that a method reads."""
 
+import json
+import zlib
 from typing import Any
 
 import torch
@@ -93,6 +95,39 @@ def check_items(items: list[Any]) -> None:
                     f"data: all graphs must have the same {meaning} ({field}); graph 0 has "
                     f"{_width(items[0], field)} columns, graph {number} has {_width(graph, field)}"
                 )
+
+
+def described(data: Graphs) -> str | None:
+    """Say in a few words which graphs or patches these are, so that a run is not gone on with on others.
+
+    Nothing is read for it: it is told by the names of slides and files, and by those of the features.
+
+    Parameters
+    ----------
+    data : sequence of torch_geometric.data.Data, or PatchDataset
+        The data.
+
+    Returns
+    -------
+    str or None
+        The first and the last name, and a number that tells all names; None where there are no names.
+
+    Examples
+    --------
+    >>> described([Data(slide_id="a"), Data(slide_id="b")])
+    'a … b, 061177cd'
+    """
+    found: Any
+    if isinstance(data, list | tuple):
+        found = [item.get("slide_id") if isinstance(item, Data) else None for item in data]
+    else:
+        found = getattr(data, "slide_ids", getattr(data, "names", None))
+    names = [] if found is None else [str(name) for name in found if name is not None]
+    if not names:
+        return None
+    features = getattr(data, "feature_names", None)
+    code = zlib.crc32(json.dumps([names, features], default=str).encode())
+    return f"{names[0]} … {names[-1]}, {code:08x}"
 
 
 def collate(graphs: list[Any], fields: tuple[str, ...]) -> Batch | Patches:

@@ -12,6 +12,7 @@ from torch_geometric.data.storage import BaseStorage
 from tqdm.auto import tqdm
 
 from histograph.features import PatchEncoder, iter_crops
+from histograph.features.encoder import put_on
 from histograph.graphs.layer import pick_node_type, pick_relation
 from histograph.graphs.morton import morton_order
 from histograph.graphs.order import EDGE, NODE
@@ -101,7 +102,7 @@ def add_latents(
     latents: Tensor | None = None
     done = 0
     try:
-        module.eval().to(target)
+        put_on(module.eval(), target)
         with tqdm(total=len(pos), desc="latents", unit="crop", disable=not progress) as bar:
             for images in batches:
                 found = encode(images, target).to("cpu", torch.float16)

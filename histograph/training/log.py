@@ -4,11 +4,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from histograph.atomic import atomic_path
+
 NAME = "log.csv"
 
 
 class TrainingLog:
-    """Append the rows of epochs to ``log.csv``, and to TensorBoard event files.
+    """Keep the rows of epochs in ``log.csv``, and in TensorBoard event files.
 
     Rows in the file that the run does not know (epochs after the checkpoint it goes on from) are dropped.
 
@@ -42,10 +44,11 @@ class TrainingLog:
         self.board = None
         if tensorboard and folder is not None:
             self.board = _summary_writer(folder / "tensorboard", purge_step=len(history))
+        self.rows = list(history)
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-        for row in history:
-            self._append(row)
+        if history:
+            self._write()
 
     def add(self, row: dict[str, Any]) -> None:
         """Write the row of an epoch.
@@ -55,7 +58,8 @@ class TrainingLog:
         row : dict
             Column name to number, with ``"epoch"``; the same names every time.
         """
-        self._append(row)
+        self.rows.append(row)
+        self._write()
         if self.board is not None:
             for name, value in row.items():
                 if name != "epoch":
@@ -67,15 +71,14 @@ class TrainingLog:
         if self.board is not None:
             self.board.close()
 
-    def _append(self, row: dict[str, Any]) -> None:
+    def _write(self) -> None:
+        """Write all rows anew, so that another run in this folder leaves none of its own between them."""
         if self.path is None:
             return
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        with atomic_path(self.path) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 def require_tensorboard() -> None:

@@ -54,7 +54,14 @@ class Settings:
     precision: str
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming the argument."""
+        """Refuse what cannot work, naming the argument; numbers of NumPy become plain ones, as a checkpoint holds."""
+        for name in ("epochs", "batch_size", "seed"):
+            number = getattr(self, name)
+            whole = isinstance(number, (int, float, np.number)) and number == np.floor(number)
+            require(name, bool(whole), "a whole number", repr(number))
+            object.__setattr__(self, name, int(number))
+        for name in ("lr", "weight_decay", "warmup", "gradient_clip"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         require("epochs", self.epochs >= 1, "at least 1", self.epochs)
         require("batch_size", self.batch_size >= 1, "at least 1", self.batch_size)
         require("lr", self.lr > 0, "above 0", self.lr)
@@ -193,7 +200,10 @@ def train(
     identity = asdict(settings) | about | (identity or {})
     run = _Run(fabric, method, optimizer, settings, settings.epochs * len(loader), identity, watch)
     if out is not None and conduct.resume and (state := load_checkpoint(out, identity)) is not None:
-        run.restore(state)
+        _restore(run, state, out)
+        # a run may have been stopped after its checkpoint and before this file, or someone took it away
+        if main and conduct.method_file is not None:
+            method.save(out / conduct.method_file)
     log = TrainingLog(out if main else None, run.history, conduct.tensorboard)
     epochs = range(run.epoch, settings.epochs)
     bar = tqdm(epochs, desc=conduct.name, unit="epoch", disable=not (conduct.progress and main))
@@ -223,6 +233,17 @@ def train(
         log.close()
         bar.close()
     return run.history
+
+
+def _restore(run: "_Run", state: dict[str, Any], out: Path) -> None:
+    """Let a run take over a checkpoint, or say that it does not fit."""
+    try:
+        run.restore(state)
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the checkpoint in {out} does not fit the method, as one of another version of histograph does not "
+            f"({error}); give another out folder, or resume=False to start afresh"
+        ) from error
 
 
 class _Run:
@@ -432,6 +453,40 @@ def require(name: str, fine: bool, expected: str, found: Any) -> None:
     """
     if not fine:
         raise ValueError(f"{name} must be {expected}; found {found}")
+
+
+def make_fabric(accelerator: str, devices: int, strategy: str, precision: Any) -> lightning.Fabric:
+    """Choose where and how precisely to compute, or say that this machine cannot.
+
+    Parameters
+    ----------
+    accelerator, devices, strategy, precision
+        As the arguments of `pretrain`.
+
+    Returns
+    -------
+    lightning.Fabric
+        Not launched yet.
+
+    Raises
+    ------
+    ValueError
+        If this machine has no such accelerator, or an argument is not known.
+
+    Examples
+    --------
+    >>> make_fabric("cpu", 1, "auto", "32-true").device
+    device(type='cpu')
+    """
+    try:
+        return lightning.Fabric(
+            accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}, precision={precision!r} cannot "
+            f"be used here: {error} Give accelerator='auto' to take what there is"
+        ) from error
 
 
 def writable_folder(out: Path) -> Path:

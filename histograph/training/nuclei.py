@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric as lightning
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from histograph.nn.stardist_loss import stardist_loss
 from histograph.nn.stardist_net import StarDistNet
 
 from .checkpoint import remove_checkpoint
-from .loop import Conduct, Settings, train, writable_folder
+from .loop import Conduct, Settings, make_fabric, train, writable_folder
 from .nucleus_crops import NucleusBatch, NucleusCrops
 
 FILE = "stardist.safetensors"
@@ -104,7 +103,7 @@ def train_nuclei(
     if isinstance(network, StarDistModel):
         fit.begin_with(network.network)
     conduct = Conduct("nuclei", folder, resume, progress, num_workers=num_workers)
-    fabric = lightning.Fabric(accelerator=accelerator, devices=1, precision=precision)
+    fabric = make_fabric(accelerator, 1, "auto", precision)
     history = fabric.launch(lambda fabric: train(fabric, fit, crops, settings, conduct, NucleusBatch.join))
     model = StarDistModel(
         fit.averaged.cpu().eval(),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from histograph.features import crops
 from histograph.slides import Slide
+from histograph.slides.reader import to_uint8
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -124,12 +125,12 @@ def read_image(path: Path) -> Pixels:
     Returns
     -------
     (H, W, 3) uint8 array
-        The pixels; transparency is dropped.
+        The pixels; transparency is dropped, and 16 bits become 8 as those of a slide.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file; if it is no image.
+        If there is no such file; if it is no image, a stack of several, or has grey values of 32 bits.
 
     Examples
     --------
@@ -139,11 +140,56 @@ def read_image(path: Path) -> Pixels:
     """
     try:
         with Image.open(path) as image:
+            _check_plain(image, path)
+            if image.mode.startswith("I;16"):  # converted, Pillow would cut off what is above 255
+                grey = to_uint8(np.asarray(image).astype(np.uint16), str(path))
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file") from error
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # Pillow calls a broken PNG a SyntaxError
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _check_plain(image: Image.Image, path: Path) -> None:
+    """Refuse what Pillow would cut off: values without a defined white, and all images of a stack but the first."""
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"{path} holds grey values of 32 bits, which have no defined white; expected 8 or 16 bits: bring them to 0 "
+            "to 255 and save them as uint8 first"
+        )
+    first = image.size
+    count = getattr(image, "n_frames", 1)
+    if count > 1:
+        image.seek(1)
+        second = image.size
+        image.seek(0)
+        if second == first:  # the levels of a pyramid differ in size, and its first is the image itself
+            raise ValueError(
+                f"{path} is a stack of {count} images, expected one: save them as files of their own"
+            )
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Find the images of a folder and of all its folders, also linked ones; hidden files and folders are left out.
+
+    A Mac keeps hidden files beside each picture of an archive, a notebook copies of pictures in hidden folders.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(place, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
+    return sorted(found)
 
 
 def open_source(images: Any) -> Source:
@@ -175,8 +221,7 @@ def open_source(images: Any) -> Source:
             raise FileNotFoundError(f"images: no file or folder at {path}")
         paths = [path]
         if path.is_dir():
-            # hidden files have the same suffixes, such as what a Mac keeps beside each picture of an archive
-            paths = sorted(item for item in path.rglob("[!.]*") if item.suffix.lower() in SUFFIXES)
+            paths = _image_files(path)
             if not paths:
                 raise FileNotFoundError(f"images: {path} holds no image file ({', '.join(SUFFIXES)})")
         return _file_source(paths)

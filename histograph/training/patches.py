@@ -31,8 +31,8 @@ class PatchDataset(Dataset):
     Parameters
     ----------
     images : (N, H, W, 3) uint8 array or tensor, path, or sequence of paths
-        Patches, red, green, blue; or a folder, searched with all its folders for PNG, JPEG, TIFF and BMP
-        files in the order of their names; or a list of image files.
+        Patches, red, green, blue; or a folder, searched with all its folders (linked ones too, no hidden ones) for
+        PNG, JPEG, TIFF and BMP files in the order of their names; or a list of image files.
 
     Attributes
     ----------
@@ -223,7 +223,8 @@ class PatchDataset(Dataset):
             image = self._sources[part].read(np.array([row]))
             return Patches(torch.from_numpy(image), (self._sources[part].name(row),), torch.tensor([place]))
         rows = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index)
-        if rows.ndim != 1 or (rows.dtype == bool and len(rows) != len(self)):
+        kind = rows.dtype.kind if rows.size else "i"
+        if rows.ndim != 1 or kind not in "iub" or (kind == "b" and len(rows) != len(self)):
             raise IndexError(
                 f"index: expected a number, a slice, rows or a mask of {len(self)}, found {index!r}"
             )

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from histograph.methods import Graphs, Method, load_method
 
 from .checkpoint import remove_checkpoint
-from .graphs import check_graphs, collate
+from .graphs import check_graphs, collate, described
 from .log import require_tensorboard
-from .loop import Conduct, Settings, require, train, writable_folder
+from .loop import Conduct, Settings, make_fabric, require, train, writable_folder
 
 METHOD_FILE = "method.safetensors"
 
@@ -124,9 +124,7 @@ def pretrain(
     conduct = Conduct(
         "pretrain", folder, resume, progress, checkpoint_every, tensorboard, num_workers, METHOD_FILE
     )
-    fabric = lightning.Fabric(
-        accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
-    )
+    fabric = make_fabric(accelerator, devices, strategy, precision)
     with tempfile.TemporaryDirectory() as scratch:
         handover = Path(scratch) / METHOD_FILE
         job = partial(_job, method, data, settings, conduct, handover, os.getpid())
@@ -147,7 +145,8 @@ def _job(
     fabric: lightning.Fabric,
 ) -> list[dict[str, Any]]:
     """Train in this process, which may be one of several that were launched."""
-    history = train(fabric, method, data, settings, conduct, partial(collate, fields=method.reads))
+    batched = partial(collate, fields=method.reads)
+    history = train(fabric, method, data, settings, conduct, batched, {"data": described(data)})
     if os.getpid() != caller:
         if fabric.is_global_zero:
             method.save(handover)

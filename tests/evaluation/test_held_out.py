@@ -93,3 +93,10 @@ def test_mistakes_are_named() -> None:
         held_out_probe(train, y, test, y_test, c_grid=())
     with pytest.raises(ValueError, match="model must be"):
         held_out_regression(train, y, test, y_test, "forest")  # type: ignore[arg-type]
+
+
+def test_classes_of_both_sides_may_be_kept_as_objects() -> None:
+    train, y, test, y_test = _sides()
+    plain = held_out_probe(train, y, test, y_test, n_boot=5).metrics
+    assert held_out_probe(train, y.astype(object), test, y_test.astype(float), n_boot=5).metrics == plain
+    assert held_out_probe(train, y, test, y_test.astype(object), n_boot=5).metrics == plain

@@ -72,3 +72,24 @@ def test_groups_are_coded_by_appearance() -> None:
 def test_bad_groups_are_refused(groups: list) -> None:
     with pytest.raises(ValueError, match="groups must"):
         as_groups(groups, 3)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_value_in_a_list_of_text_is_no_class_and_no_patient(missing: object) -> None:
+    with pytest.raises(ValueError, match=r"y must be complete, found 1 missing of 3 \(first: row 1\)"):
+        as_labels(["a", missing, "b"], 3)
+    with pytest.raises(ValueError, match="groups must be complete"):
+        as_groups(["p1", missing, "p2"], 3)
+
+
+def test_numbers_that_pandas_keeps_as_objects_are_numbers() -> None:
+    labels = as_labels(pd.Series([10, 2, 10], dtype="Int64"), 3)
+    assert labels.classes.tolist() == [2, 10] and labels.code.tolist() == [1, 0, 1]
+    assert as_labels(pd.Series([True, False], dtype="boolean"), 2).classes.tolist() == [False, True]
+    assert as_labels(np.array([1, "a"], object), 2).classes.tolist() == ["1", "a"]
+
+
+@pytest.mark.parametrize("odd", [np.inf, 1e30])
+def test_numbers_beyond_integers_are_no_classes(odd: float) -> None:
+    with pytest.raises(ValueError, match="continuous"):
+        as_labels([odd, 1.0, 2.0], 3)

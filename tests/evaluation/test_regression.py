@@ -93,3 +93,13 @@ def test_mistakes_are_named(options: dict, message: str) -> None:
     z, y, groups = _slides()
     with pytest.raises(ValueError, match=message):
         regression_probe(z, y, groups, **options)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1000.1])
+def test_a_column_that_is_constant_in_training_does_no_harm(value: float) -> None:
+    rng = np.random.default_rng(1)
+    z, groups = rng.normal(size=(60, 3)), np.maximum(np.arange(60) - 2, 0)
+    column = np.where(np.arange(60) < 3, value + 5, value)  # differs in the rows of one patient alone
+    y = z[:, 0] + 0.1 * rng.normal(size=60)
+    found = regression_probe(np.column_stack([z, column]), y, groups, n_boot=10)
+    assert found.metrics["r2"][0] > 0.98

@@ -133,3 +133,24 @@ def test_mistakes_in_values_are_named() -> None:
         score_values([0.1, 0.2], [1.0, np.nan])
     with pytest.raises(ValueError, match="metrics must be distinct names among mse"):
         score_values([0.1, 0.2], [1.0, 2.0], metrics=("auc",))
+
+
+@pytest.mark.parametrize(("scale", "level"), [(1e-7, 0.0), (1.0, 1e9), (1e-4, 1e3), (1e6, 0.0)])
+def test_r2_does_not_depend_on_the_unit_nor_on_zero(scale: float, level: float) -> None:
+    y, guess, _ = _values()
+    y, guess = y * scale + level, guess * scale + level
+    found, low, high = score_values(y, guess, n_boot=50).metrics["r2"]
+    assert found == pytest.approx(r2_score(y, guess)) and low < found < high
+
+
+@pytest.mark.parametrize("value", [0.1, 1e6 + 0.1, 0.0])
+def test_r2_of_equal_values_does_not_exist(value: float) -> None:
+    y = np.full(20, value)
+    assert np.isnan(score_values(y, y + np.arange(20.0), n_boot=20).metrics["r2"]).all()
+
+
+def test_missing_classes_are_named() -> None:
+    chance = [[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]
+    for y, classes in ((["a", "b", None], ["a", "b"]), ([0.0, 1.0, np.nan], None)):
+        with pytest.raises(ValueError, match=r"y must be complete, found 1 missing of 3 \(first: row 2\)"):
+            score_classes(y, chance, classes, n_boot=5)

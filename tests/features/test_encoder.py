@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from histograph.entities import Entities
-from histograph.features import PatchEncoder, crops, embed_entities
+from histograph.features import PatchEncoder, crops, embed_entities, load_encoder
 
 from .scenes import ArraySlide, blobs
 
@@ -117,6 +117,12 @@ def test_an_error_names_the_batch_of_entities(scene):
         ({"std": (1, 1, 0)}, "std"),
         ({"size_px": 0}, "size_px"),
         ({"mpp": -1}, "mpp"),
+        ({"mpp": "0.5"}, "mpp must be a positive number"),
+        ({"mean": 0.5}, r"mean must be three finite numbers, red, green, blue, found 0\.5"),
+        ({"mean": (178, 127, 178)}, "mean must lie on the scale 0 to 1"),
+        ({"std": (255, 255, 255)}, "std must lie on the scale 0 to 1"),
+        ({"size_px": (8, 8)}, r"size_px must be a whole number.*\(8, 8\)"),
+        ({"size_px": 8.5}, "size_px must be a whole number"),
         ({"name": ""}, "name"),
     ],
 )
@@ -136,3 +142,20 @@ def test_wrong_module_and_images():
 def test_importing_features_loads_no_torch():
     code = "import sys, histograph.features; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_module_that_cannot_read_the_images_is_named():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+    with pytest.raises(ValueError, match=r"encoder 'net' .*\(2, 3, 8, 8\), float32.*weights are float16"):
+        encoder(linear.half()).encode(images)
+    larger = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 2))
+    with pytest.raises(ValueError, match=r"encoder 'net' .*\(2, 3, 8, 8\).*Give the size_px"):
+        encoder(larger).encode(images)
+    with pytest.raises(ValueError, match=r"flatten\(1\) in place of squeeze"):
+        encoder(Fails(lambda x: x.mean(dim=(2, 3)).squeeze())).encode(images[:1])
+
+
+def test_a_device_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match="device 'gpu' cannot be used here"):
+        load_encoder("histograph-vit", device="gpu")

@@ -326,3 +326,11 @@ def test_importing_features_loads_no_library_of_models():
     heavy = {"torch", "transformers", "timm"}
     code = f"import sys, histograph.features as f; f.load_encoder; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_side_that_is_no_whole_number_is_refused_and_not_cut():
+    module = torch.nn.Flatten()
+    module.mean, module.std, module.size_px = MEAN, STD, 8.5
+    with pytest.raises(ValueError, match=r"size_px must be a whole number of at least 1, found 8\.5"):
+        load_encoder(module)
+    assert load_encoder(module, size_px=8.0).size_px == 8

@@ -99,6 +99,8 @@ def test_wrong_data(method):
         embed(method, [])
     with pytest.raises(ValueError, match="pick one"):
         embed(method, [HeteroData()])
+    with pytest.raises(ValueError, match="device 'gpu' cannot be used here"):
+        embed(method, graphs(), device="gpu")
     with pytest.raises(ValueError, match="batch_size"):
         embed(method, graphs(), batch_size=0)
     with pytest.raises(ValueError, match="node_dim"):

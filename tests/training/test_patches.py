@@ -279,3 +279,40 @@ def test_mixed_precision():
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     log = pretrain(small(), PatchDataset(images), epochs=1, precision="bf16-mixed", **QUIET)
     assert np.isfinite(log["loss"]).all()
+
+
+def test_linked_folders_are_searched_and_hidden_ones_are_not(tmp_path):
+    pixel = Image.fromarray(np.zeros((2, 2, 3), np.uint8))
+    for name in ("all/a.png", "all/.ipynb_checkpoints/a-checkpoint.png", "far/ü 1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pixel.save(tmp_path / name)
+    (tmp_path / "all" / "link").symlink_to(tmp_path / "far", target_is_directory=True)
+    (tmp_path / "all" / "loop").symlink_to(tmp_path / "all", target_is_directory=True)
+    assert PatchDataset(tmp_path / "all").names == ["a", "ü 1"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_become_eight_as_those_of_a_slide(tmp_path, suffix):
+    grey = np.array([[0, 257 * 9], [257 * 128, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / f"grey.{suffix}")
+    assert PatchDataset(tmp_path).images()[0].tolist() == [[[0] * 3, [9] * 3], [[128] * 3, [255] * 3]]
+
+
+def test_what_would_be_cut_off_is_refused(tmp_path):
+    Image.fromarray(np.full((2, 2), 0.5, np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif holds grey values of 32 bits"):
+        PatchDataset(tmp_path)
+    planes = [Image.fromarray(np.full((2, 2, 3), k, np.uint8)) for k in (1, 2, 3)]
+    planes[0].save(tmp_path / "float.tif", save_all=True, append_images=planes[1:])
+    with pytest.raises(ValueError, match="is a stack of 3 images"):
+        PatchDataset(tmp_path)
+    planes[0].save(tmp_path / "float.tif", save_all=True, append_images=[planes[1].resize((1, 1))])
+    assert PatchDataset(tmp_path).images()[0, 0, 0].tolist() == [1, 1, 1]  # a pyramid
+
+
+def test_rows_are_whole_numbers():
+    data = PatchDataset(np.zeros((4, 2, 2, 3), np.uint8))
+    for index in ([0.7], ["1"]):
+        with pytest.raises(IndexError, match="index: expected"):
+            data[index]
+    assert len(data[[]]) == 0

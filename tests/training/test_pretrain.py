@@ -1,8 +1,10 @@
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch_geometric.data import HeteroData
 
 from histograph.methods import HMGDM, Embedding, Method, load_method
 from histograph.training import pretrain
+from histograph.training.log import TrainingLog
 from histograph.training.loop import Settings, _batches, learning_rate
 from tests.methods.graphs import graph, striped
 
@@ -268,3 +271,63 @@ def test_two_processes_train_one_method(tmp_path, strategy):
     assert float(done.stdout.split("RESULT")[1].split()[0]) == pytest.approx(total)
     log = pd.read_csv(tmp_path / "run" / "log.csv")
     assert log["step"].tolist() == [2, 4]  # four graphs in two shards of two
+
+
+def test_a_run_is_not_gone_on_with_on_other_slides(tmp_path):
+    pretrain(small(), graphs(), epochs=1, out=tmp_path, **QUIET)
+    others = graphs()
+    others[2].slide_id = "another"
+    with pytest.raises(ValueError, match=r"data: was 's0 … s4, .*', now 's0 … s4, "):
+        pretrain(small(), others, epochs=1, out=tmp_path, **QUIET)
+    # a checkpoint of an earlier version does not say what it was trained on
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    settings = json.loads(state["settings"])
+    del settings["data"]
+    torch.save({**state, "settings": json.dumps(settings)}, tmp_path / "checkpoint.pt")
+    assert len(pretrain(small(), graphs(), epochs=1, out=tmp_path, **QUIET)) == 1
+
+
+def test_a_finished_run_has_its_method_whatever_stopped_it(tmp_path):
+    first = small()
+    pretrain(first, graphs(), epochs=2, out=tmp_path, **QUIET)
+    path = tmp_path / "method.safetensors"
+    path.unlink()  # killed between the checkpoint and this file
+    pretrain(small(1), graphs(), epochs=2, out=tmp_path, **QUIET)
+    assert same(load_method(path), first)
+
+
+def test_two_runs_in_one_folder_leave_no_rows_between_each_other_s(tmp_path):
+    a, b = TrainingLog(tmp_path, []), TrainingLog(tmp_path, [])
+    for epoch in range(2):
+        a.add({"epoch": epoch, "loss": 1.0})
+        b.add({"epoch": epoch, "loss": 1.0})
+    assert pd.read_csv(tmp_path / "log.csv")["epoch"].tolist() == [0, 1]
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
+    pretrain(small(), graphs(), epochs=1, out=tmp_path, **QUIET)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    state["method"].popitem()
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="does not fit the method"):
+        pretrain(small(), graphs(), epochs=1, out=tmp_path, **QUIET)
+    torch.save({"format": "histograph.run"}, path)
+    with pytest.raises(ValueError, match="is not a checkpoint of pretrain"):
+        pretrain(small(), graphs(), epochs=1, out=tmp_path, **QUIET)
+
+
+def test_numbers_of_numpy_are_numbers_and_halves_are_no_epochs(tmp_path):
+    log = pretrain(small(), graphs(), epochs=np.int64(1), batch_size=np.int64(2), out=tmp_path, **QUIET)
+    assert log["step"].tolist() == [3]
+    with pytest.raises(ValueError, match=r"epochs must be a whole number; found 1\.5"):
+        pretrain(small(), graphs(), epochs=1.5, **QUIET)
+
+
+def test_an_accelerator_that_there_is_not_is_named(monkeypatch):
+    def absent(**_):
+        raise RuntimeError("`CUDAAccelerator` can not run on your system.")
+
+    monkeypatch.setattr("histograph.training.loop.lightning.Fabric", absent)
+    with pytest.raises(ValueError, match=r"accelerator='cuda'.*cannot be used here"):
+        pretrain(small(), graphs(), epochs=1, accelerator="cuda", progress=False)
