@@ -98,6 +98,13 @@ def read_entities(
     """
     path = Path(path) if Path(path).suffix.lower() == ".zarr" else check_file(path)
     suffix = path.suffix.lower()
+    if suffix == ".gz" and Path(path.stem).suffix.lower() in (
+        ".npz",
+        ".h5ad",
+        *MAP_SUFFIXES,
+        *TABLE_SUFFIXES,
+    ):
+        raise ValueError(f"{path}: only JSON is read from .gz; unpack it first")
     reader: Callable[..., Entities]
     if suffix in TABLE_SUFFIXES:
         reader = _read_centroids

@@ -1,6 +1,7 @@
 """Any format to any other, in Python and in a shell."""
 
 import copy
+import gzip
 import json
 from dataclasses import replace
 
@@ -154,9 +155,11 @@ def test_wrong_usage(tmp_path, capsys, words, message):
 def test_bad_input(tmp_path):
     (tmp_path / "a.json").write_text('{"a": 1}')
     (tmp_path / "a.xyz").write_text("x")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"label,x_um,y_um\n1,2,3\n"))
     for name, message in {
         "a.json": "found none of features, nuc, cells",
         "a.xyz": "expected a name that ends in",
+        "a.csv.gz": "only JSON is read from .gz",
     }.items():
         with pytest.raises(ValueError, match=f"{name}.*{message}"):
             read_entities(tmp_path / name)
