@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -391,8 +392,11 @@ def from_instance_map(
     True
     """
     labelled = as_instance_map(instance_map)
-    if not (np.isfinite(mpp) and mpp > 0):
-        raise ValueError(f"mpp: expected a positive number of µm per pixel, found {mpp}.")
+    if not (isinstance(mpp, Real) and np.isfinite(mpp) and mpp > 0):
+        raise ValueError(
+            f"mpp: expected a positive number of µm per pixel, found {mpp!r}; resample a map of pixels that are not "
+            "square."
+        )
     col, row = round(origin_um[0] / mpp), round(origin_um[1] / mpp)
     off = max(abs(origin_um[0] / mpp - col), abs(origin_um[1] / mpp - row))
     if off > 1e-3 or col < 0 or row < 0:

@@ -187,7 +187,7 @@ def _plain(value: Any) -> Any:
 def _find(slide: Slide, name: str, how: Any, mask: Any, progress: bool, workers: int) -> Entities:
     """Find the entities of one type, or take those given."""
     if isinstance(how, Entities):
-        return how
+        return _on_slide(how, slide)
     if "instance_map" in how:
         labels, map_mpp = np.asarray(how["instance_map"]), how["mpp"]
         if map_mpp is None:
@@ -199,11 +199,25 @@ def _find(slide: Slide, name: str, how: Any, mask: Any, progress: bool, workers:
                     f"{slide.mpp}; give {{'instance_map': …, 'mpp': …}}"
                 )
             map_mpp = float(slide.mpp[0])
-        return from_instance_map(labels, map_mpp, name, how.get("origin_um", (0.0, 0.0)))
+        return _on_slide(from_instance_map(labels, map_mpp, name, how.get("origin_um", (0.0, 0.0))), slide)
     options = dict(how)
     shared = {"mask": mask, "progress": progress, "workers": workers}
     accepted = inspect.signature(FINDERS[name]).parameters
     return FINDERS[name](slide, **options, **{key: item for key, item in shared.items() if key in accepted})
+
+
+def _on_slide(items: Entities, slide: Slide) -> Entities:
+    """Refuse entities off the slide, which a wrong mpp or another slide's coordinates give; squares may reach over."""
+    slack = max(items.mpp, *slide.mpp)
+    off = ((items.centroid < -slack) | (items.centroid > np.add(slide.size_um, slack))).any(axis=1)
+    if off.any() and items.kind in ("cell", "tissue"):
+        (x, y), (width, height) = items.centroid[off][0], slide.size_um
+        raise ValueError(
+            f"entities[{items.kind!r}]: {int(off.sum())} of {len(items)} lie off the slide, first label "
+            f"{int(items.label[off][0])} at x {x:.1f}, y {y:.1f} µm, of {width:.1f} x {height:.1f} µm; "
+            f"check that they are of this slide, and their mpp ({items.mpp:g}) and origin"
+        )
+    return items
 
 
 def _measure(

@@ -1,6 +1,8 @@
 """Graphs of many slides as one dataset: whole graphs, or spatial windows read from disk on demand."""
 
 import copy
+import hashlib
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +35,8 @@ from histograph.graphs.window import Box, crop, tiling
 Names: TypeAlias = list[str] | dict[Any, list[str]]
 # Open files kept mapped at once: far below any limit on file handles, far above what a batch touches.
 _OPEN_FILES = 32
+# What of a file's header decides which items a dataset has, and what they look like.
+_PROMISED = ("num_nodes", "num_edges", "feature_names", "edge_attr_names")
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,7 @@ class GraphDataset(Dataset):
         if min_nodes < (0 if window_um is None else 1):
             raise ValueError(f"min_nodes: expected 1 or more (0 for whole graphs), found {min_nodes}")
         self._files: OrderedDict[Path, GraphFile] = OrderedDict()
+        self._codes: dict[Path, str] = {}
         self._fields = as_fields(node_fields, "node_fields"), as_fields(edge_fields, "edge_fields")
         described = (self._describe(source, node_type, relation) for source in _sources(graphs))
         self._slides = [self._with_fields(slide) for slide in described]
@@ -146,7 +151,7 @@ class GraphDataset(Dataset):
         for number, slide in enumerate(self._slides):
             boxes: Sequence[Box | None] = [None] if slide.count >= min_nodes else []
             if window_um is not None:
-                size = (window_um, window_um) if isinstance(window_um, (int, float)) else window_um
+                size = (window_um, window_um) if isinstance(window_um, (int, float, np.number)) else window_um
                 boxes = tiling(self._pos(slide), size, min_nodes)
             self._index += [(number, box) for box in boxes]
         kept = {number for number, _ in self._index}
@@ -208,7 +213,8 @@ class GraphDataset(Dataset):
         if isinstance(index, slice):
             return self._subset(np.arange(len(self))[index])
         rows = np.asarray(index)
-        if rows.ndim != 1 or (rows.dtype == bool and len(rows) != len(self)):
+        whole = rows.size == 0 or rows.dtype.kind in "iub"
+        if rows.ndim != 1 or not whole or (rows.dtype == bool and len(rows) != len(self)):
             raise IndexError(
                 f"index: expected a number, a slice, rows or a mask of {len(self)}, found {index!r}"
             )
@@ -245,7 +251,15 @@ class GraphDataset(Dataset):
         if path not in self._files:
             while len(self._files) >= _OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
-            self._files[path] = GraphFile(path)
+            file = GraphFile(path)
+            promised = {key: file.header[key] for key in _PROMISED}
+            code = hashlib.sha256(json.dumps(promised).encode()).hexdigest()[:16]
+            if self._codes.setdefault(path, code) != code:
+                raise ValueError(
+                    f"{path} was written anew since the dataset was made, with other nodes, edges or columns; make "
+                    "the GraphDataset again"
+                )
+            self._files[path] = file
         self._files.move_to_end(path)
         return self._files[path]
 

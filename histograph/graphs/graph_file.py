@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch_geometric.data import Data, HeteroData
 
 from histograph.graphs.header import read_header
-from histograph.graphs.layout import GRAPH, decode_text, edge_key
+from histograph.graphs.layout import GRAPH, decode_header, decode_text, edge_key
 from histograph.graphs.schema import EdgeType, Graph
 from histograph.graphs.window import Box, as_box, inside_box
 
@@ -293,9 +293,13 @@ class GraphFile:
         """Map the file, once."""
         if self._file is None:
             try:
-                self._file = safe_open(self.path, framework="pt")
+                file = safe_open(self.path, framework="pt")
             except SafetensorError as error:
                 raise ValueError(f"{self.path} is not a sound safetensors file: {error}") from error
+            if decode_header(file.metadata() or {}) != self.header:  # rows would be cut to the old counts
+                file.__exit__(None, None, None)
+                raise ValueError(f"{self.path} was written anew since it was opened; open it again")
+            self._file = file
         return self._file
 
     def _block_boxes(self, node_type: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from histograph.graphs.build import build_graph
 from histograph.graphs.header import read_header
 from histograph.graphs.manifest import row_of_header, table_of, write_manifest
 from histograph.graphs.plan import make_plan
-from histograph.graphs.provenance import describe, parameters, parameters_hash
+from histograph.graphs.provenance import describe, file_sample, parameters, parameters_hash
 from histograph.graphs.schema import Graph
 from histograph.graphs.store import save
 
@@ -243,9 +243,11 @@ def _complete(path: Path, target: Path, code: str) -> dict[str, Any] | None:
     except ValueError:  # cut off or not ours: built again
         return None
     made = header.get("provenance") or {}
-    size = made.get("slide", {}).get("bytes")
-    if made.get("parameters_hash") != code or size != path.stat().st_size:
+    source = made.get("slide", {})
+    if made.get("parameters_hash") != code or source.get("bytes") != path.stat().st_size:
         return None  # other options, or another slide of the same name
+    if source.get("sample") not in (None, file_sample(path)):  # files of features keep their size
+        return None
     return row_of_header(header, target, "skipped", 0.0) | {"slide": str(path)}
 
 

@@ -66,8 +66,8 @@ def read_patch_features(
     Data
         A valid graph (see `validate`) of node type patch: ``x`` (N, F), ``pos`` (N, 2), ``area_um2``,
         ``bbox``, ``id``, edges between neighbours with length, sin and cos, ``slide_id``, ``mpp``,
-        ``provenance``. Row ``i`` is row ``i`` of the file, and ``id`` is that number unless the file has ids.
-        A patch is joined with those less than one and a half steps away along both axes: the eight
+        ``provenance``. Row ``i`` is row ``i`` of the file, and ``id`` is that number unless the file has ids, each
+        once. A patch is joined with those less than one and a half steps away along both axes: the eight
         neighbours on a grid. Patches at one position are kept, as nodes joined by an edge of length 0. A
         file without patches gives an empty graph.
 

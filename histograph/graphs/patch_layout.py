@@ -117,7 +117,7 @@ def read_arrays(
         features = _features(file, path, features_key)
         names = _names(file, features.shape[1])
         own = _coords(file, path, coords_key, required=coords_from is None, count=len(features))
-        ids = file["id"][()] if own is not None and "id" in file else None
+        ids = _ids(file, len(features)) if own is not None else None
         attributes = _attributes(file, coords_key)
     other = None
     if coords_from is not None:
@@ -135,11 +135,7 @@ def read_arrays(
         )
     if own is not None and other is not None:
         _check_same(own, other, path, coords_from)
-    if ids is not None and (ids.shape != (len(features),) or ids.dtype.kind not in "iu"):
-        ids = None  # an "id" that is something else
-    return PatchArrays(
-        features, corner, attributes, None if ids is None else ids.astype(np.int64), feature_names=names
-    )
+    return PatchArrays(features, corner, attributes, ids, feature_names=names)
 
 
 @contextmanager
@@ -308,10 +304,23 @@ def _check_same(own: np.ndarray, other: np.ndarray, path: Any, coords_from: Any)
         )
 
 
+def _ids(file: Any, count: int) -> np.ndarray | None:
+    """Read the ids of the patches; None where an "id" is something else: no whole numbers, or not each once."""
+    dataset = file.get("id")
+    if not isinstance(dataset, require_h5py().Dataset) or dataset.shape != (count,):
+        return None
+    ids = dataset[()]
+    if ids.dtype.kind not in "iu" or len(np.unique(ids)) < count:
+        return None
+    return ids.astype(np.int64)
+
+
 def _names(file: Any, width: int) -> list[str] | None:
     """Read the names of the feature columns, where there are such."""
-    dataset = file.get("feature_names")
-    if dataset is None or dataset.shape != (width,):
+    dataset, h5py = file.get("feature_names"), require_h5py()
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape != (width,):
+        return None
+    if h5py.check_string_dtype(dataset.dtype) is None:
         return None
     return [str(item) for item in dataset.asstr()[()]]
 

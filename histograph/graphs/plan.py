@@ -288,6 +288,7 @@ def _edges(edges: Mapping[Any, Any], names: list[str]) -> dict[EdgeType, dict[st
     """Resolve the edges asked for to edge types with a method and its complete options."""
     result: dict[EdgeType, dict[str, Any]] = {}
     replaced: set[str] = set()
+    asked: set[EdgeType] = set()
     for key, value in edges.items():
         node_type, relation = _edge_key(key, names)
         if relation is None:
@@ -299,7 +300,14 @@ def _edges(edges: Mapping[Any, Any], names: list[str]) -> dict[EdgeType, dict[st
                     result[node_type, relation, node_type] = {}
                 continue
             made, options = _edge_options(node_type, relation, spec)
-            result[node_type, made, node_type] = options
+            edge_type = node_type, made, node_type
+            if edge_type in asked:
+                raise ValueError(
+                    f"edges: {edge_type!r} is asked for twice, the second time by {options['method']!r}, and a graph "
+                    "has each relation once; give one method for it, or build a second graph"
+                )
+            asked.add(edge_type)
+            result[edge_type] = options
     defaults: dict[EdgeType, dict[str, Any]] = {}
     for name in names:
         if name not in replaced:
@@ -367,6 +375,8 @@ def _features(features: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
         if value is None:
             value = _DEFAULT_GROUPS[name]
         if isinstance(value, (PatchEncoder, FeatureTable, pd.DataFrame, np.ndarray, torch.Tensor)):
+            if isinstance(value, pd.DataFrame):
+                _check_table(value, name)
             result[name] = value
             continue
         if isinstance(value, CellTokens):
@@ -382,3 +392,27 @@ def _features(features: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
             _one_of(group, list(GROUPS), f"features[{name!r}]")
         result[name] = {"groups": groups, "mpp": options.get("mpp", _SQUARE_MPP.get(name))}
     return result
+
+
+def _check_table(table: pd.DataFrame, name: str) -> None:
+    """Check that a table of features holds numbers, and in its index labels."""
+    if not (pd.api.types.is_numeric_dtype(table.index) or table.empty):
+        raise ValueError(
+            f"features[{name!r}]: expected the labels of the entities, whole numbers, as the index of the table, found "
+            f"{table.index[:1].tolist()[0]!r}; use table.set_index(…), and astype(int) where they are text"
+        )
+    text = [str(column) for column in table.columns if not _is_number(table[column])]
+    if text:
+        raise ValueError(
+            f"features[{name!r}]: expected numbers in all columns, found others in {', '.join(text[:5])}; drop them, "
+            "or turn them into numbers"
+        )
+
+
+def _is_number(column: Any) -> bool:
+    """Whether a column can be read as numbers."""
+    try:
+        np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True

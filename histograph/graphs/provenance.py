@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from histograph.features import CellTokens, FeatureTable, PatchEncoder
 from histograph.graphs.plan import UNRECORDED, PatchVectors, Plan
 from histograph.slides import TissueMask
 
+# How much of a file is hashed: few enough places that a cluster's file system answers in a moment.
+_WHOLE, _PIECES, _PIECE = 4 * 2**20, 16, 2**16
 PACKAGES = ("histograph", "numpy", "scipy", "scikit-image", "torch", "torch-geometric")
 
 
@@ -59,14 +62,16 @@ def describe(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return {"array": list(value.shape), "digest": _digest(value)}
     if isinstance(value, Entities):
-        parts = (value.label, value.centroid, value.bbox, value.area)
+        columns = (np.asarray(value.columns[name]) for name in sorted(value.columns))
+        parts = (value.label, value.centroid, value.bbox, value.area, *columns)
         return {"entities": value.kind, "count": len(value), "mpp": value.mpp, "digest": _digest(*parts)}
     if isinstance(value, TissueMask):
         return {"mask": list(value.mask.shape), "mpp": describe(value.mpp), "digest": _digest(value.mask)}
     if isinstance(value, FeatureTable):
         return {"table": list(value.names), "digest": _digest(value.label, value.values)}
     if isinstance(value, pd.DataFrame):
-        return {"table": [str(name) for name in value.columns], "digest": _digest(value.to_numpy(np.float64))}
+        digest = _digest(value.index.to_numpy(np.float64), value.to_numpy(np.float64))
+        return {"table": [str(name) for name in value.columns], "digest": digest}
     if isinstance(value, PatchEncoder):
         weights = [item.detach().cpu().float().numpy() for item in value.module.state_dict().values()]
         facts = {key: describe(getattr(value, key)) for key in ("name", "mpp", "size_px", "mean", "std")}
@@ -110,12 +115,23 @@ def parameters(plan: Plan, mask: Any, mpp: Any) -> dict[str, Any]:
     dict
         Keys entities, edges, features, mask, mpp.
 
+    Raises
+    ------
+    TypeError
+        The mask is none, or an option cannot be described.
+
     Examples
     --------
     >>> from histograph.graphs.plan import make_plan
     >>> parameters(make_plan(("patch",), None, None), "auto", None)["entities"]["patch"]["size_um"]
     128.0
     """
+    if not (mask is None or isinstance(mask, TissueMask) or (isinstance(mask, str) and mask == "auto")):
+        found = repr(mask) if isinstance(mask, str) else type(mask).__name__
+        raise TypeError(
+            f"mask: expected a TissueMask, 'auto' or None, found {found}; make one with slide.tissue_mask(), or "
+            "TissueMask(array, mpp)"
+        )
     entities = {
         name: {key: item for key, item in how.items() if key not in UNRECORDED}
         if isinstance(how, Mapping)
@@ -180,6 +196,7 @@ def provenance(described: dict[str, Any], slide: Any, facts: Mapping[str, Any]) 
         "slide": {
             "path": None if slide.path is None else str(slide.path),
             "bytes": None if slide.path is None else slide.path.stat().st_size,
+            "sample": None if slide.path is None else file_sample(slide.path),
             "dimensions": [int(side) for side in slide.dimensions],
             "mpp": [float(side) for side in slide.mpp],
         },
@@ -188,6 +205,40 @@ def provenance(described: dict[str, Any], slide: Any, facts: Mapping[str, Any]) 
         "versions": {name: version(name) for name in PACKAGES},
         **facts,
     }
+
+
+def file_sample(path: Path) -> str:
+    """Hash a file, a large one at places spread over it, to tell another file of the same size.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits of the SHA-256 of all bytes up to 4 MB, else of 16 pieces of 64 kB.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "slide.h5"
+    ...     _ = path.write_bytes(b"some pixels")
+    ...     file_sample(path)
+    '75caeec8264a68a6'
+    """
+    size, result = path.stat().st_size, hashlib.sha256()
+    starts = [place * (size - _PIECE) // (_PIECES - 1) for place in range(_PIECES)]
+    with path.open("rb") as file:
+        if size <= _WHOLE:
+            result.update(file.read())
+        else:
+            for start in starts:
+                file.seek(start)
+                result.update(file.read(_PIECE))
+    return result.hexdigest()[:16]
 
 
 def _digest(*arrays: np.ndarray) -> str:

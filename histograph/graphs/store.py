@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -56,6 +57,10 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> Path:
     tensor([3])
     """
     validate(graph)
+    for store in graph.stores:
+        for name, value in store.items():
+            if isinstance(value, torch.Tensor) and value.layout is not torch.strided:
+                raise TypeError(f"{name} cannot be stored: it is sparse; store its dense form or its indices")
     tensors, header = encode(canonical(graph))
     path = Path(path)
     with atomic_path(path) as part:

@@ -295,6 +295,10 @@ def constructor_arguments(names: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# Above the colours of any floating-point image but those from 0 to 255.
+_BRIGHTEST = 16.0
+
+
 def read_image(batch: Any, method: str, advice: str = "") -> Tensor:
     """Take the pixels out of a batch of patches of any size.
 
@@ -332,9 +336,47 @@ def read_image(batch: Any, method: str, advice: str = "") -> Tensor:
         )
     if image.dim() != 4 or image.shape[3] != 3:
         raise ValueError(f"image must have shape (B, H, W, 3), found {tuple(image.shape)}")
+    if len(image) == 0:
+        raise ValueError(f"image must hold at least one patch, found {tuple(image.shape)}")
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise ValueError(f"image must be uint8, or floating point from 0 to 1, found {image.dtype}")
+    # colours with mean 0, as the released code had them, stay far below; NaN fails too
+    if image.is_floating_point() and not bool((image.abs() <= _BRIGHTEST).all()):
+        raise ValueError(
+            "image of floating point must hold colours from 0 to 1, found "
+            f"{image.amin().item():g} to {image.amax().item():g}; give uint8, or divide by 255"
+        )
     return image
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Refuse rows of numbers with NaN or infinity, which would spread over the vectors of their whole graph.
+
+    Parameters
+    ----------
+    name : str
+        The field, for the error.
+    values : Tensor
+        (N, F).
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite; names the row and the column.
+
+    Examples
+    --------
+    >>> check_finite("x", torch.tensor([[0.0, 1.0], [0.0, float("nan")]]))
+    Traceback (most recent call last):
+    ValueError: x must be finite; found nan in row 1, column 1 of the batch. Fill in or leave out ...
+    """
+    finite = values.isfinite()
+    if not bool(finite.all()):
+        row, column = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"{name} must be finite; found {values[row, column].item()} in row {row}, column {column} of the batch. "
+            "Fill in or leave out such columns or rows before"
+        )
 
 
 def load_method(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Method:

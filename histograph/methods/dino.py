@@ -19,7 +19,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from ..nn.bounds import check_bounds
+from ..nn.bounds import are_numbers, check_bounds
 from ..nn.multi_crop import View
 from ..nn.vit import VisionTransformer
 from .base import Embedding, constructor_arguments, read_image
@@ -288,19 +288,20 @@ def _check_arguments(config: dict[str, Any]) -> None:
     ascending = "two numbers above 0, ascending, at most 1"
     patch = config["patch_size"]
     bounds = [
+        ("patch_size", patch >= 1, "at least 1"),
         (
             "local_size",
-            config["local_size"] >= patch and config["local_size"] % patch == 0,
+            config["local_size"] >= patch >= 1 and config["local_size"] % patch == 0,
             f"a multiple of patch_size {patch}",
         ),
         *(
-            (name, len(config[name]) == 2 and 0 < config[name][0] <= config[name][1] <= 1, ascending)
+            (name, are_numbers(config[name], 2) and 0 < config[name][0] <= config[name][1] <= 1, ascending)
             for name in scales
         ),
         ("stain", 0 <= config["stain"] < 1, "at least 0 and below 1"),
         ("blur", 0 <= config["blur"] <= 1, "from 0 to 1"),
-        ("mean", len(config["mean"]) == 3, "three numbers, for red, green and blue"),
-        ("std", len(config["std"]) == 3 and min(config["std"]) > 0, "three numbers above 0"),
+        ("mean", are_numbers(config["mean"], 3), "three numbers, for red, green and blue"),
+        ("std", are_numbers(config["std"], 3) and min(config["std"]) > 0, "three numbers above 0"),
     ]
     check_bounds(bounds, config)
     for name, default in (("stain", 0.2), ("blur", 0.5)):

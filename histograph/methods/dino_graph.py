@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from ..nn import GraphConv, SparseSum, Standardise, segment_mean
-from ..nn.bounds import check_bounds
+from ..nn.bounds import are_numbers, check_bounds
 from ..nn.windows import induced, random_window
-from .base import Embedding, Graphs, constructor_arguments
+from .base import Embedding, Graphs, check_finite, constructor_arguments
 from .distillation import GLOBAL_VIEWS, SelfDistillation
 from .pama import PAMA
 
@@ -140,6 +140,7 @@ class GraphViews(SelfDistillation):
             If features or positions do not fit.
         """
         graph = self._read(batch)
+        check_finite("pos", graph.pos)
         parts = graph.pos.split(torch.bincount(graph.batch, minlength=graph.graphs).tolist())
 
         def windows(scale: list[float], count: int) -> list[Any]:
@@ -206,6 +207,7 @@ class GraphViews(SelfDistillation):
         if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != width:
             found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"x must have shape (N, node_dim = {width}), found {found}")
+        check_finite("x", x)
         if not isinstance(pos, Tensor) or pos.shape != (len(x), 2):
             found = tuple(pos.shape) if isinstance(pos, Tensor) else type(pos).__name__
             raise ValueError(
@@ -344,7 +346,7 @@ def check_graph_views(config: dict[str, Any]) -> None:
     bounds += [
         (
             name,
-            len(config[name]) == 2 and 0 < config[name][0] <= config[name][1] <= 1,
+            are_numbers(config[name], 2) and 0 < config[name][0] <= config[name][1] <= 1,
             "two numbers above 0, ascending, at most 1",
         )
         for name in ("global_scale", "local_scale")

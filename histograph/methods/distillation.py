@@ -275,5 +275,7 @@ def _check_arguments(config: dict[str, Any]) -> None:
             "a finite number of at least 0",
         ),
         ("freeze_epochs", config["freeze_epochs"] >= 0, "at least 0"),
+        ("head_dim", config["head_dim"] >= 1, "at least 1"),
+        ("head_layers", config["head_layers"] >= 1, "at least 1"),
     ]
     check_bounds(bounds, config)

@@ -1,5 +1,6 @@
 """Safetensors files with a named format and version: written whole or not at all, read with clear errors."""
 
+import json
 import os
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def write_tensors(
     version: int,
     metadata: dict[str, str],
 ) -> None:
-    """Write tensors and text to a safetensors file.
+    """Write tensors and text to a safetensors file; the same content gives the same bytes.
 
     Parameters
     ----------
@@ -50,8 +51,19 @@ def write_tensors(
         raise FileNotFoundError(f"path: the folder {path.parent} does not exist; create it first")
     # clones, for safetensors refuses two names for one memory
     plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as part:
-        part.write_bytes(save(plain, {"format": kind, "version": str(version), **metadata}))
+    content = save(plain)
+    length = int.from_bytes(content[:8], "little")
+    header = _with_text(content[8 : 8 + length], {"format": kind, "version": str(version), **metadata})
+    with atomic_path(path) as part, part.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(memoryview(content)[8 + length :])
+
+
+def _with_text(header: bytes, text: dict[str, str]) -> bytes:
+    """Put text into the header of a safetensors file; the library writes it in an order that changes by chance."""
+    entries = {"__metadata__": text, **json.loads(header)}
+    written = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    return written + b" " * (-len(written) % 8)  # tensors begin at a multiple of 8 bytes
 
 
 def read_tensors(

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..nn.bounds import check_bounds
+from ..nn.bounds import are_numbers, check_bounds
 from ..nn.masked_autoencoder import (
     Hiding,
     MaskedAutoencoder,
     hide,
     patchify,
+    shown_of,
     square_scale,
     unpatchify,
 )
@@ -280,7 +281,7 @@ class GCMAE(Method):
         """
         image = self._normalised(self._laid(self._read(batch)))
         noise = torch.rand(len(image), self.squares, device=image.device)
-        hiding = hide(noise, self.mask_ratio)
+        hiding = hide(noise, self.mask_ratio, self.official_compat)
         latent = self.network.encode_shown(image, hiding.kept)
         terms: dict[str, Tensor] = {}
         loss = latent.new_zeros(())
@@ -366,7 +367,8 @@ class GCMAE(Method):
                 "crop or resize the patches"
             )
         if hidden is None:
-            hiding = hide(torch.rand(len(unit), self.squares, device=unit.device), self.mask_ratio)
+            noise = torch.rand(len(unit), self.squares, device=unit.device)
+            hiding = hide(noise, self.mask_ratio, self.official_compat)
         else:
             hiding = _hiding_of(hidden.to(unit.device), (len(unit), self.squares))
         image, mode = self._normalised(unit), self.network.training
@@ -552,9 +554,9 @@ def _check_arguments(config: dict[str, Any]) -> None:
         ("orientations", config["orientations"] in (None, 1, 2, 4, 8), "1, 2, 4, 8 or None"),
         ("stain", 0 <= config["stain"] < 1, "at least 0 and below 1"),
         ("stain", not compat or config["stain"] == 0, "0 with official_compat"),
-        ("crop_scale", len(config["crop_scale"]) == 2, "two numbers"),
-        ("mean", len(config["mean"]) == 3, "three numbers"),
-        ("std", len(config["std"]) == 3 and min(config["std"]) > 0, "three numbers above 0"),
+        ("crop_scale", are_numbers(config["crop_scale"], 2), "two numbers"),
+        ("mean", are_numbers(config["mean"], 3), "three numbers"),
+        ("std", are_numbers(config["std"], 3) and min(config["std"]) > 0, "three numbers above 0"),
         ("contrast", not compat or config["contrast"] != "softmax", '"nce" with official_compat'),
         ("bank_storage", not compat or config["bank_storage"] == "float32", '"float32" with official_compat'),
         ("negatives", not compat or config["negatives"] is not None, "a number with official_compat"),
@@ -566,7 +568,7 @@ def _check_arguments(config: dict[str, Any]) -> None:
             f"crop_scale must rise from above 0 to at most 1; found {tuple(config['crop_scale'])}"
         )
     squares = (config["image_size"] // max(config["patch_size"], 1)) ** 2
-    shown = int(squares * (1 - config["mask_ratio"]) + 1e-9)
+    shown = shown_of(squares, config["mask_ratio"], compat)
     if squares and not 0 < shown < squares:
         raise ValueError(
             f"mask_ratio must hide and show at least one of the {squares} squares of a patch; found "

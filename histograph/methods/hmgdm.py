@@ -39,7 +39,7 @@ from ..nn import (
 )
 from ..nn.bounds import check_bounds
 from ..nn.diffusion import TARGETS, Schedule, Target
-from .base import Embedding, Graphs, Method, constructor_arguments
+from .base import Embedding, Graphs, Method, check_finite, constructor_arguments
 from .hmgdm_released import build_released
 
 # At unit variance the sample drowns the mean of an untrained encoder, and the decoder learns to do without it.
@@ -578,8 +578,14 @@ class HMGDM(Method):
         return edge_attr
 
     def _read(self, batch: Any) -> _Graphs:
-        x = self.node_scale(self._read_x(batch).to(self.node_scale.mean.dtype))
-        e = self.edge_scale(self._read_edge_attr(batch).to(x.dtype)) if self.edge_latents else None
+        x = self._read_x(batch)
+        check_finite("x", x)
+        x = self.node_scale(x.to(self.node_scale.mean.dtype))
+        e = None
+        if self.edge_latents:
+            e = self._read_edge_attr(batch)
+            check_finite("edge_attr", e)
+            e = self.edge_scale(e.to(x.dtype))
         index = getattr(batch, "batch", None)
         if index is None:
             return _Graphs(

@@ -35,7 +35,7 @@ from ..nn import (
 )
 from ..nn.bounds import check_bounds
 from ..nn.diffusion import Schedule
-from .base import Embedding
+from .base import Embedding, check_finite
 from .hmgdm_released_layers import (
     ReleasedBlock,
     ReleasedEncoding,
@@ -289,6 +289,7 @@ class ReleasedHMGDM(nn.Module):
             if not isinstance(values, Tensor) or values.dim() != 2 or values.shape[1] != dim:
                 found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 raise ValueError(f"{name} must have {dim} columns for this H-MGDM, found {found}")
+            check_finite(name, values)
         batch_index = getattr(batch, "batch", None)
         num_graphs = 1 if batch_index is None else int(batch.num_graphs)
         index = batch.x.new_zeros(batch.x.shape[0], dtype=torch.long) if batch_index is None else batch_index

@@ -63,7 +63,7 @@ def rotary_code(values: Tensor, batch: Tensor, num_graphs: int, theta: float = 1
     count = torch.bincount(batch, minlength=num_graphs)
     place = torch.arange(batch.numel(), device=batch.device) - (count.cumsum(0) - count)[batch]
     angle = place.float().unsqueeze(1) * rotary_frequencies(values.shape[1], theta).to(values.device)
-    cos, sin = angle.cos(), angle.sin()
+    cos, sin = (part.to(values.dtype) for part in (angle.cos(), angle.sin()))
     even, odd = values[:, 0::2], values[:, 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=2).flatten(1)
 

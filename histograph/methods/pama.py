@@ -235,7 +235,8 @@ class PAMA(Method):
         self.mask_token = nn.Parameter(torch.empty(1, decoder_dim).normal_(std=0.02))
         self.decoder_embed = nn.Linear(hidden_dim, decoder_dim)
         self.decoder_blocks = nn.ModuleList(
-            _Block(decoder_dim, config, decoder_heads or heads, self.codes) for _ in range(decoder_layers)
+            _Block(decoder_dim, config, heads if decoder_heads is None else decoder_heads, self.codes)
+            for _ in range(decoder_layers)
         )
         self.decoder_norm = nn.LayerNorm(decoder_dim)
         self.predict = nn.Linear(decoder_dim, node_dim)
@@ -498,14 +499,17 @@ def _checked(batch: Any, node_dim: int) -> tuple[Tensor, Tensor]:
     finite = x.isfinite().all(1)
     if not bool(finite.all()):
         raise ValueError(f"x must be finite; found NaN or infinity in patch {int((~finite).nonzero()[0])}")
-    return x, pos
+    # rows and columns of a grid are whole numbers
+    return x, pos if pos.is_floating_point() else pos.float()
 
 
 def _check_arguments(config: dict[str, Any]) -> None:
     """Refuse what cannot work, naming the argument."""
-    bounds = [(name, config[name] >= 1, "at least 1") for name in ("node_dim", "layers", "decoder_layers")]
+    at_least_1 = ("node_dim", "hidden_dim", "layers", "decoder_dim", "decoder_layers")
+    bounds = [(name, config[name] >= 1, "at least 1") for name in at_least_1]
     bounds += [(name, 0 <= config[name] < 1, "at least 0 and below 1") for name in ("dropout", "drop_path")]
-    heads = config["decoder_heads"] or config["heads"]
+    heads = config["heads"] if config["decoder_heads"] is None else config["decoder_heads"]
+    number = config["num_anchors"]
     bounds += [
         (
             "heads",
@@ -513,6 +517,16 @@ def _check_arguments(config: dict[str, Any]) -> None:
             "a divisor of hidden_dim",
         ),
         ("decoder_heads", heads >= 1 and config["decoder_dim"] % heads == 0, "a divisor of decoder_dim"),
+        (
+            "num_anchors",
+            number is None or (number >= 1 and number % 1 == 0),
+            "a whole number from 1 on, or None",
+        ),
+        (
+            "normalise_target",
+            not config["normalise_target"] or config["node_dim"] > 1,
+            "False where node_dim is 1: one number has no spread to divide by",
+        ),
         (
             "layers",
             config["layers"] > 1 or config["pooling"] != "slide",

@@ -25,7 +25,7 @@ from ..nn.bounds import check_bounds
 from ..nn.region_views import TURNS, centre_crop, random_crop, to_grids
 from ..nn.region_vit import RegionTransformer
 from ..nn.standardise import Standardise
-from .base import Embedding, Graphs, constructor_arguments
+from .base import Embedding, Graphs, check_finite, constructor_arguments
 from .distillation import GLOBAL_VIEWS
 from .prototype_distillation import PrototypeDistillation
 
@@ -325,11 +325,18 @@ class SLPD(PrototypeDistillation):
         if not isinstance(batch.x, Tensor) or batch.x.dim() != 2 or batch.x.shape[1] != width:
             found = tuple(batch.x.shape) if isinstance(batch.x, Tensor) else type(batch.x).__name__
             raise ValueError(f"x must have shape (N, feature_dim = {width}), found {found}")
+        check_finite("x", batch.x)
         read = batch.clone()  # shares the tensors
         read.x = batch.x.to(self.loss.center.dtype)
         if self.scale is not None:
             read.x = self.scale(read.x)
-        return to_grids(read, self.config["region_size"])
+        grid, present = to_grids(read, self.config["region_size"])
+        empty = ~present.flatten(1).any(1)
+        if bool(empty.any()):
+            raise ValueError(
+                f"every region must have a patch; region {int(empty.nonzero()[0])} of the batch has none, leave it out"
+            )
+        return grid, present
 
 
 def _mask(present: Tensor) -> Tensor | None:

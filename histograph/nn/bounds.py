@@ -1,5 +1,6 @@
 """The one way in which arguments out of range are refused."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,3 +34,28 @@ def check_bounds(bounds: Iterable[Bound], given: Mapping[str, Any], where: str =
     for name, fine, expected in bounds:
         if not fine:
             raise ValueError(f"{name} must be {expected}{where}; found {given[name]!r}")
+
+
+def are_numbers(values: Any, count: int) -> bool:
+    """Say whether an argument holds so many finite numbers, and not one number or text.
+
+    Parameters
+    ----------
+    values : object
+        What was given.
+    count : int
+        How many there must be.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+
+    Examples
+    --------
+    >>> are_numbers((0.4, 1), 2), are_numbers(0.4, 2), are_numbers((0.4, float("nan")), 2)
+    (True, False, False)
+    """
+    if not hasattr(values, "__len__") or isinstance(values, str) or len(values) != count:
+        return False
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)

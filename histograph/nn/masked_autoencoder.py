@@ -40,7 +40,33 @@ class Hiding:
         return self.place >= self.kept.shape[1]
 
 
-def hide(noise: Tensor, ratio: float) -> Hiding:
+def shown_of(squares: int, ratio: float, official_compat: bool = False) -> int:
+    """Count what is shown of so many squares, ``floor(N (1 - ratio))``.
+
+    Parameters
+    ----------
+    squares : int
+        Number N.
+    ratio : float
+        Share that is hidden, from 0 to 1.
+    official_compat : bool
+        Take the floor of what binary numbers make of the product, as the released code does, which is one less where
+        it should be whole but is not.
+
+    Returns
+    -------
+    int
+        From 0 to N.
+
+    Examples
+    --------
+    >>> shown_of(10, 0.9), shown_of(10, 0.9, official_compat=True)  # 10 (1 - 0.9) is 0.999… in binary numbers
+    (1, 0)
+    """
+    return int(squares * (1 - ratio) + (0 if official_compat else 1e-9))
+
+
+def hide(noise: Tensor, ratio: float, official_compat: bool = False) -> Hiding:
     """Hide the squares with the largest numbers, ``N - floor(N (1 - ratio))`` of N in each image.
 
     Parameters
@@ -49,6 +75,8 @@ def hide(noise: Tensor, ratio: float) -> Hiding:
         (B, N) a random number for each square.
     ratio : float
         Share that is hidden, from 0 to 1.
+    official_compat : bool
+        As of `shown_of`.
 
     Returns
     -------
@@ -61,7 +89,7 @@ def hide(noise: Tensor, ratio: float) -> Hiding:
     tensor([[1, 3]])
     """
     order = noise.argsort(1)
-    shown = int(noise.shape[1] * (1 - ratio) + 1e-9)  # 10 (1 - 0.9) is 0.999… in binary numbers
+    shown = shown_of(noise.shape[1], ratio, official_compat)
     return Hiding(order[:, :shown], order.argsort(1))
 
 

@@ -67,4 +67,5 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, time: Tensor) -> Tensor:
         """Embed (G,) times as (G, dim)."""
-        return self.layers(sinusoidal_embedding(time, self.dim))
+        first: Tensor = self.layers[0].weight  # type: ignore[assignment]
+        return self.layers(sinusoidal_embedding(time, self.dim).to(first.dtype))

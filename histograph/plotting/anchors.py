@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from .arrays import as_array
 from .canvas import Window
 from .colors import PALETTE
 from .layers import take_layer
@@ -126,23 +127,25 @@ def plot_anchor_attention(
 
 def _read(maps: Any, patches: int) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Read anchors, weights and the shares of the slide node, checked against the number of patches."""
-    index = _array(maps.anchor_index).astype(np.int64)
-    weight, share = (_array(values).astype(np.float64) for values in (maps.weight, maps.slide_weight))
+    index = as_array(maps.anchor_index).astype(np.int64)
+    weight, share = (as_array(values).astype(np.float64) for values in (maps.weight, maps.slide_weight))
     expected = (*share.shape, patches)
     if share.ndim != 2 or share.shape[1:] != index.shape or weight.shape != expected:
         raise ValueError(
             f"maps must be of this graph of {patches} patches: expected weight (heads, anchors, {patches}) and "
             f"slide_weight (heads, anchors), found {weight.shape} and {share.shape} with {len(index)} anchors."
         )
-    if len(index) and (index.min() < 0 or index.max() >= patches):
+    if not len(index) or not patches:
+        raise ValueError(f"maps must hold an anchor and a patch, found {len(index)} and {patches}.")
+    if not all(np.isfinite(part).all() and (part >= 0).all() for part in (weight, share)):
+        raise ValueError("maps: weight and slide_weight must be finite and not negative.")
+    if (share.sum(axis=1) == 0).any():
+        raise ValueError("maps.slide_weight must not be 0 for all anchors of a head.")
+    if index.min() < 0 or index.max() >= patches:
         raise ValueError(
             f"maps.anchor_index must be rows of {patches} patches, found {index.min()} to {index.max()}."
         )
     return index, weight, share
-
-
-def _array(values: Any) -> NDArray[Any]:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def _chosen(name: str, number: int, count: int) -> int:

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import as_array
 from .canvas import frame_window, new_axes
+from .colors import color_map
 
 
 def plot_attention(
@@ -77,8 +78,8 @@ def plot_attention(
     """
     maps = _maps(attention)
     picture = None if image is None else _picture(image)
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must lie between 0 and 1, found {alpha}.")
+    _check(alpha, mpp)
+    colors = color_map(cmap) if picture is None else _fading(cmap, alpha, 0.0 if mass is None else 0.4)
     shown = _one(maps, head)
     hidden = np.zeros(shown.shape, dtype=bool)
     if mass is not None:
@@ -95,7 +96,7 @@ def plot_attention(
         np.ma.masked_array(shown * shown.size, hidden),
         extent=extent,
         interpolation="nearest",
-        cmap=_plain(cmap) if picture is None else _fading(cmap, alpha, 0.0 if mass is None else 0.4),
+        cmap=colors,
         vmin=vmin,
         vmax=vmax,
         zorder=1,
@@ -169,6 +170,13 @@ def plot_attention_heads(
         _one(maps, head)
     picture = _picture(image)
     levels = [None] if mass is None else [None, mass]
+    # before there is a figure, so that a mistake leaves none behind
+    _check(alpha, mpp)
+    color_map(cmap)
+    if mass is not None:
+        from histograph.evaluation import mass_mask
+
+        mass_mask(maps[:1], mass)
     columns = 1 + len(chosen)
     if figure is None:
         import matplotlib.pyplot as plt
@@ -191,8 +199,7 @@ def plot_attention_heads(
 
 
 def _maps(attention: ArrayLike) -> NDArray[np.float64]:
-    values: Any = attention
-    maps = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    maps = as_array(attention).astype(np.float64)
     if maps.ndim != 3 or maps.size == 0:
         raise ValueError(f"attention must have shape (heads, rows, columns), found {maps.shape}.")
     if not np.isfinite(maps).all() or (maps < 0).any() or (maps.sum(axis=(1, 2)) == 0).any():
@@ -201,11 +208,10 @@ def _maps(attention: ArrayLike) -> NDArray[np.float64]:
 
 
 def _picture(image: ArrayLike) -> NDArray[Any]:
-    values: Any = image
-    picture = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-    if picture.ndim != 3 or picture.shape[2] != 3:
+    picture = as_array(image)
+    if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
         raise ValueError(f"image must have shape (H, W, 3), found {picture.shape}.")
-    if picture.dtype != np.uint8 and (picture.min() < 0 or picture.max() > 1):
+    if picture.dtype != np.uint8 and not (picture.min() >= 0 and picture.max() <= 1):
         raise ValueError(
             f"image must be uint8, or hold numbers from 0 to 1; found {picture.dtype} from {picture.min()} to "
             f"{picture.max()}. Undo the normalisation first."
@@ -219,7 +225,7 @@ def _one(maps: NDArray[np.float64], head: int | None) -> NDArray[np.float64]:
     if head is None:
         mean: NDArray[np.float64] = shares.mean(axis=0)
         return mean
-    if not 0 <= head < len(maps):
+    if not isinstance(head, int | np.integer) or not 0 <= head < len(maps):
         raise ValueError(f"head must be 0 to {len(maps) - 1}, found {head}.")
     return shares[head]
 
@@ -243,13 +249,16 @@ def _patch(ax: Axes, picture: NDArray[Any], mpp: float | None, title: str | None
     ax.title.set_fontsize(8)
 
 
-def _plain(cmap: Any) -> Colormap:
-    return matplotlib.colormaps[cmap] if isinstance(cmap, str) else cmap
+def _check(alpha: float, mpp: float | None) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must lie between 0 and 1, found {alpha}.")
+    if mpp is not None and not 0 < mpp < np.inf:
+        raise ValueError(f"mpp must be above 0 µm per pixel, found {mpp}.")
 
 
 def _fading(cmap: Any, alpha: float, least: float) -> Colormap:
     """Give a colour map whose opacity rises from a share of `alpha` to `alpha`; what is hidden is not drawn."""
-    base = _plain(cmap)
+    base = color_map(cmap)
     place = np.linspace(0, 1, 256)
     rgba = base(place)
     rgba[:, 3] = alpha * (least + (1 - least) * place)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from numpy.typing import ArrayLike
 
+from .arrays import as_array
 from .canvas import Window, add_legend, choose_window, draw_slide, frame_window, new_axes
 from .colors import categorical
 from .layers import take_layer
@@ -35,7 +35,7 @@ def plot_clusters(
     graph
         A PyG `Data` or `HeteroData` with `pos` in µm.
     labels
-        (N,) cluster of each node; the integer -1 means unassigned and is grey.
+        (N,) cluster of each node; the integer -1, None and NaN mean unassigned and are grey.
     slide
         An open slide to draw beneath.
     node_type
@@ -82,7 +82,7 @@ def plot_clusters(
     2
     """
     layer = take_layer(graph, node_type)
-    cluster = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    cluster = as_array(labels)
     if cluster.shape != (len(layer.pos),):
         raise ValueError(
             f"labels must have one entry for each {layer.node_type} node: expected shape "

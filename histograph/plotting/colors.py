@@ -3,13 +3,17 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.collections import Collection
-from matplotlib.colors import is_color_like, to_rgba, to_rgba_array
+from matplotlib.colors import Colormap, is_color_like, to_rgba, to_rgba_array
 from numpy.typing import NDArray
+
+from .arrays import as_array
 
 # Okabe & Ito 2008 without its black, then the muted scheme of P. Tol; dark and light alternate.
 PALETTE = (
@@ -93,13 +97,45 @@ def palette(n: int) -> list[str]:
     return [matplotlib.colors.to_hex(spread[i]) for i in order]
 
 
+def color_map(cmap: Any) -> Colormap:
+    """Read a `cmap=` argument.
+
+    Parameters
+    ----------
+    cmap
+        Colour map or its name.
+
+    Returns
+    -------
+    Colormap
+        The colour map.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+
+    Examples
+    --------
+    >>> color_map("viridis").name
+    'viridis'
+    """
+    if isinstance(cmap, Colormap):
+        return cmap
+    if cmap not in list(matplotlib.colormaps):
+        close = difflib.get_close_matches(str(cmap), list(matplotlib.colormaps), n=3)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise ValueError(f"cmap must be a colour map of matplotlib or its name, found {cmap!r}.{hint}")
+    return matplotlib.colormaps[cmap]
+
+
 def categorical(labels: Any, label: str = "", names: dict[Any, str] | None = None) -> Coloring:
     """Colour by category.
 
     Parameters
     ----------
     labels
-        (n,) categories; the integer -1 means unassigned and is grey.
+        (n,) categories; the integer -1, None and NaN mean unassigned and are grey.
     label
         Title of the legend.
     names
@@ -115,13 +151,27 @@ def categorical(labels: Any, label: str = "", names: dict[Any, str] | None = Non
     >>> categorical([2, 0, 2]).names
     ['0', '2']
     """
-    found, code = np.unique(np.asarray(labels), return_inverse=True)
+    given = np.asarray(labels)
+    absent = np.asarray(pd.isna(given), dtype=bool)
+    present = given[~absent]
+    if absent.any() and present.dtype.kind == "f" and (present == np.rint(present)).all():
+        present = present.astype(np.int64)  # pandas keeps whole numbers as such only where none is missing
+    if present.dtype.kind == "O" and all(type(value) is int for value in present.tolist()):
+        present = present.astype(np.int64)
+    found, number = np.unique(present, return_inverse=True)
+    code = np.full(len(given), len(found))
+    code[~absent] = number
     grey = [found.dtype.kind in "i" and value == -1 for value in found]
     colors = iter(palette(len(found) - sum(grey)))
-    table = to_rgba_array([UNASSIGNED if is_grey else next(colors) for is_grey in grey])
+    table = to_rgba_array([*(UNASSIGNED if is_grey else next(colors) for is_grey in grey), UNASSIGNED])
     texts = ["unassigned" if is_grey else str(value) for value, is_grey in zip(found.tolist(), grey)]
     if names is not None:
         texts = [names.get(value, text) for value, text in zip(found.tolist(), texts)]
+    if absent.any():
+        if any(grey):
+            code[absent] = grey.index(True)
+        else:
+            texts.append("unassigned")
     return Coloring("categorical", table.reshape(-1, 4)[code], code, texts, label)
 
 
@@ -172,7 +222,7 @@ def read_color(
         if not is_color_like(wanted):
             raise ValueError(_unknown(wanted, list(known), argument))
         return Coloring("constant", np.array([to_rgba(wanted)]), np.zeros(0), [], "")
-    array = np.asarray(color.detach().cpu() if hasattr(color, "detach") else color)
+    array = as_array(color)
     if array.ndim not in (1, 2) or len(array) != n or (array.ndim == 2 and array.shape[1] not in (3, 4)):
         raise ValueError(
             f"{argument} must have one value for each {what}: expected shape ({n},), or ({n}, 3) or ({n}, 4) "
@@ -247,17 +297,34 @@ def apply_scale(
     finite = coloring.values[np.isfinite(coloring.values)]
     ends = np.percentile(finite, [1, 99]) if len(finite) else np.array([0.0, 1.0])
     low, high = (float(end if given is None else given) for end, given in zip(ends, limits))
-    scale = matplotlib.colormaps[cmap] if isinstance(cmap, str) else cmap
+    scale = color_map(cmap)
     collection.set_array(np.ma.masked_invalid(coloring.values.astype(np.float64)))
     collection.set_cmap(scale.with_extremes(bad=UNASSIGNED))
     collection.set_clim(low, high)
 
 
 def _from_values(values: NDArray[Any], label: str) -> Coloring:
+    values = _of_one_kind(values) if values.dtype.kind == "O" else values
     discrete = values.dtype.kind in "bUSO" or (values.dtype.kind in "iu" and len(np.unique(values)) <= 16)
     if discrete:
-        return categorical(values.astype(str) if values.dtype.kind in "OS" else values, label)
+        return categorical(values.astype(str) if values.dtype.kind == "S" else values, label)
     return Coloring("continuous", np.zeros((0, 4)), values.astype(np.float64), [], label)
+
+
+def _of_one_kind(values: NDArray[Any]) -> NDArray[Any]:
+    """Make numbers, or texts and None, of objects, as a table with missing entries holds them."""
+    absent = np.asarray(pd.isna(values), dtype=bool)
+    present = values[~absent].tolist()
+    if present and all(isinstance(value, Real) and not isinstance(value, bool) for value in present):
+        whole = all(isinstance(value, Integral) for value in present)
+        if not (whole and len(set(present)) <= 16):
+            return np.array([np.nan if gone else value for value, gone in zip(values, absent)], np.float64)
+        numbers = values.copy()
+        numbers[absent] = None
+        return numbers
+    texts = values.astype(str).astype(object)
+    texts[absent] = None
+    return texts
 
 
 def _unknown(color: Any, names: list[str], argument: str) -> str:

@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import as_array
 from .canvas import RASTERIZE_ABOVE, add_legend, clean_axes, new_axes
-from .colors import add_colorbar, apply_scale, read_color
+from .colors import add_colorbar, apply_scale, color_map, read_color
 
 
 def plot_embedding(
@@ -72,13 +73,14 @@ def plot_embedding(
     >>> ax.get_xlabel()
     'PC 1 (33 %)'
     """
-    vectors = np.asarray(z, dtype=np.float64)
+    vectors = as_array(z).astype(np.float64)
     if vectors.ndim != 2 or min(vectors.shape) < 2:
         raise ValueError(
             f"z must be a matrix with at least two rows and two columns, found shape {vectors.shape}."
         )
     if not np.isfinite(vectors).all():
         raise ValueError("z must be finite, found NaN or infinity. Drop these rows first.")
+    cmap = color_map(cmap)
     coloring = read_color(color, len(vectors), what="row of z")
     points, labels = _project(vectors, method, seed)
     ax = new_axes(4.6, 4.0, longest=4.6) if ax is None else ax

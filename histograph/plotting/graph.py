@@ -17,7 +17,7 @@ from .canvas import (
     new_axes,
     points_per_um,
 )
-from .colors import PALETTE, Coloring, add_colorbar, apply_scale, read_color
+from .colors import PALETTE, Coloring, add_colorbar, apply_scale, color_map, read_color
 from .layers import Layer, take_layer
 
 _EDGE_COLOR = "#1A1A1A"
@@ -110,6 +110,7 @@ def plot(
     layer = take_layer(graph, node_type, relation)
     window = choose_window(window_um, slide, layer.pos, layer.target_pos)
     # Before there is a figure, so that a mistake leaves none behind.
+    cmap = color_map(cmap)
     colors = _read_colors(layer, color, edge_color, over_image=slide is not None)
     ax = new_axes(*window[2:]) if ax is None else ax
     if slide is not None:
@@ -168,6 +169,7 @@ def plot_graph(
     True
     """
     layer = take_layer(graph, node_type, relation)
+    cmap = color_map(cmap)
     colors = _read_colors(layer, color, edge_color, over_image=ax is not None and bool(ax.images))
     if ax is None:
         window = choose_window(None, None, layer.pos, layer.target_pos)

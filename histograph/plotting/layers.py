@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import as_array
+
 NODE_TYPES = ("cell", "tissue", "patch", "region")
 
 
@@ -162,7 +164,7 @@ def _pick_relation(
 def _layer(name: str, store: Any, target_type: str | None, target: Any, edges: Any) -> Layer:
     pos = _positions(store, name)
     columns = list(_get(store, "feature_names", []))
-    x = _array(_get(store, "x", np.zeros((len(pos), 0))))
+    x = as_array(_get(store, "x", np.zeros((len(pos), 0))))
     edge_index = _get(edges, "edge_index", None) if edges is not None else None
     attributes = _get(edges, "edge_attr", None) if edge_index is not None else None
     names = list(_get(edges, "edge_attr_names", [])) if attributes is not None else []
@@ -172,12 +174,14 @@ def _layer(name: str, store: Any, target_type: str | None, target: Any, edges: A
         pos=pos,
         target_type=target_type,
         target_pos=pos if target_type is None else _positions(target, target_type),
-        edge_index=np.zeros((2, 0), np.int64) if edge_index is None else _array(edge_index).astype(np.int64),
-        edge_attr={key: _array(attributes)[:, i] for i, key in enumerate(names)},
+        edge_index=np.zeros((2, 0), np.int64)
+        if edge_index is None
+        else as_array(edge_index).astype(np.int64),
+        edge_attr={key: as_array(attributes)[:, i] for i, key in enumerate(names)},
         features={key: i for i, key in enumerate(columns)},
         x=x,
-        id=None if identity is None else _array(identity),
-        bbox=None if bbox is None else _array(bbox).astype(np.float64),
+        id=None if identity is None else as_array(identity),
+        bbox=None if bbox is None else as_array(bbox).astype(np.float64),
     )
 
 
@@ -185,7 +189,7 @@ def _positions(store: Any, name: str) -> NDArray[np.float64]:
     pos = _get(store, "pos", None)
     if pos is None:
         raise ValueError(f"nodes of type {name!r} have no pos; plotting needs (N, 2) positions in µm.")
-    array = _array(pos).astype(np.float64)
+    array = as_array(pos).astype(np.float64)
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError(f"pos of {name!r} must have shape (N, 2), found {array.shape}.")
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
@@ -198,7 +202,3 @@ def _get(store: Any, name: str, default: Any) -> Any:
     # PyG stores answer `get`; a Data answers through attributes only, with None for the fields it knows of.
     value = getattr(store, name, None)
     return default if value is None else value
-
-
-def _array(value: Any) -> NDArray[Any]:
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from histograph.entities import Entities
 
 from .canvas import RASTERIZE_ABOVE, Window, add_legend, choose_window, draw_slide, frame_window, new_axes
-from .colors import add_colorbar, apply_scale, read_color
+from .colors import add_colorbar, apply_scale, color_map, read_color
 
 
 def plot_outlines(
@@ -72,6 +72,7 @@ def plot_outlines(
         raise TypeError(
             f"entities must be Entities, found {type(entities).__name__}; nuclei, patches and read_entities give them"
         )
+    cmap = color_map(cmap)
     columns = {name: np.asarray(values) for name, values in entities.columns.items()}
     shown = read_color(color, len(entities), columns | {"area": entities.area}, "#ffe000", what="entity")
     window = choose_window(window_um, slide, entities.bbox[:, :2], entities.bbox[:, 2:])

@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import as_array
 from .canvas import Window, add_legend, choose_window, draw_slide, frame_window, new_axes
 from .colors import UNASSIGNED, Coloring, palette
 
@@ -83,7 +84,7 @@ def plot_prototypes(
     """
     number = _whole(assignment, "assignment", len(regions))
     chosen = _slide_number(regions, slide, slide_id)
-    rows = np.flatnonzero(_array(regions.slide) == chosen)
+    rows = np.flatnonzero(as_array(regions.slide) == chosen)
     centre = _centres(regions, rows)
     half = _side(centre, region_um, regions.slide_ids[chosen]) / 2
     window = choose_window(window_um, slide, centre - half, centre + half)
@@ -174,7 +175,7 @@ def plot_prototype_regions(
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, found {value}.")
     cosine = _cosines(z, prototypes, len(regions))
-    of_slide = _array(regions.slide)
+    of_slide = as_array(regions.slide)
     opened = {
         number: one
         for name, one in _by_id(slides).items()
@@ -212,12 +213,8 @@ def plot_prototype_regions(
     return axes
 
 
-def _array(values: Any) -> NDArray[Any]:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
 def _whole(values: ArrayLike, name: str, n: int) -> NDArray[np.int64]:
-    found = _array(values)
+    found = as_array(values)
     if found.shape != (n,) or found.dtype.kind not in "iu" or (found.size and found.min() < -1):
         raise ValueError(
             f"{name} must have a whole number, at least -1, for each of {n} regions; found shape {found.shape} of "
@@ -242,7 +239,7 @@ def _slide_number(regions: Any, slide: Any, slide_id: str | None) -> int:
 
 
 def _centres(regions: Any, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    centre = _array(regions.pos)[rows].astype(np.float64)
+    centre = as_array(regions.pos)[rows].astype(np.float64)
     if not np.isfinite(centre).all():
         raise ValueError(
             "pos of the regions is unknown (nan); give it to RegionDataset.from_grids(..., pos=...)."
@@ -277,7 +274,7 @@ def _colored(number: NDArray[np.int64], count: int, names: dict[int, str] | None
 
 def _cosines(z: ArrayLike, prototypes: ArrayLike, n: int) -> NDArray[np.float64]:
     """Give (K, N) cosines; 0 for a prototype of length 0, of a slide without any."""
-    vectors, wanted = (_array(values).astype(np.float64) for values in (z, prototypes))
+    vectors, wanted = (as_array(values).astype(np.float64) for values in (z, prototypes))
     if vectors.ndim != 2 or len(vectors) != n or wanted.ndim != 2 or wanted.shape[1] != vectors.shape[1]:
         raise ValueError(
             f"z must have shape (N = {n}, D) and prototypes (K, D); found {vectors.shape} and {wanted.shape}."

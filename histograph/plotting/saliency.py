@@ -2,15 +2,15 @@
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Colormap, ListedColormap
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import as_array
 from .canvas import Window, choose_window, draw_slide, frame_window, new_axes
-from .colors import Coloring, add_colorbar, apply_scale
+from .colors import Coloring, add_colorbar, apply_scale, color_map
 from .layers import take_layer
 from .shapes import draw_shapes, node_boxes
 
@@ -122,7 +122,7 @@ def plot_saliency(
 
 def _numbers(values: Any, n: int, node_type: str) -> NDArray[np.float64]:
     """Read one number for each node."""
-    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    array = as_array(values).astype(np.float64)
     if array.shape != (n,):
         raise ValueError(
             f"values must have one number for each {node_type} node: expected shape ({n},), found {array.shape}."
@@ -141,7 +141,7 @@ def _take_colour_out(ax: Axes) -> None:
 def _fading(cmap: Any, alpha: float, signed: bool) -> Colormap:
     """Give a colour map whose opacity rises from 0, at its low end or at its middle, to `alpha`."""
     name = (_SIGNED if signed else _UNSIGNED) if cmap is None else cmap
-    base = matplotlib.colormaps[name] if isinstance(name, str) else name
+    base = color_map(name)
     place = np.linspace(0, 1, 256)
     rgba = base(place)
     rgba[:, 3] = alpha * (np.abs(2 * place - 1) if signed else place)

@@ -165,7 +165,9 @@ def _needs_tifffile(path: Path) -> bool:
             bits = page.tags.valueof("BitsPerSample")
             eight = set(bits if isinstance(bits, tuple) else (bits,)) == {8}
             plain = page.samplesperpixel in (1, 3, 4) and page.photometric in _PLAIN
-            if file.is_ome or page.tags.get("SubIFDs") or not eight or inverted or not plain:
+            # a fourth sample that is not said to be transparency, of which OpenSlide makes some
+            undeclared = page.samplesperpixel == 4 and set(page.extrasamples) <= {0}
+            if file.is_ome or page.tags.get("SubIFDs") or not eight or inverted or not plain or undeclared:
                 return True
             size = page.imagewidth, page.imagelength
             return any(

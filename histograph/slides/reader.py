@@ -91,7 +91,7 @@ def to_uint8(image: np.ndarray, name: str) -> np.ndarray:
         return image
     if image.dtype == np.bool_:
         return image.astype(np.uint8) * np.uint8(255)
-    if image.dtype == np.uint16:
+    if image.dtype.newbyteorder("=") == np.uint16:  # either order of bytes, as tifffile reads them
         return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     raise ValueError(
         f"{name} holds {image.dtype} pixels; expected uint8, uint16 or bool. Convert it to uint8 first, for example "

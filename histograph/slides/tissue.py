@@ -4,6 +4,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,13 @@ class TissueMask:
     mpp : float
         Micrometres per pixel of the mask.
 
+    Raises
+    ------
+    TypeError
+        If the mask does not hold bool: of a picture of 0 and 255, shares of tissue would be wrong.
+    ValueError
+        If it is not two-dimensional, or mpp is not a positive number.
+
     Examples
     --------
     >>> mask = TissueMask(np.array([[True, False]]), mpp=10.0)
@@ -49,6 +57,17 @@ class TissueMask:
 
     mask: np.ndarray
     mpp: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.mask, np.ndarray) and self.mask.dtype == np.bool_):
+            found = getattr(self.mask, "dtype", type(self.mask).__name__)
+            raise TypeError(
+                f"mask: expected an array of bool, found {found}; write mask > 0 where 0 is glass"
+            )
+        if self.mask.ndim != 2:
+            raise ValueError(f"mask: expected two axes (row, column), found shape {self.mask.shape}")
+        if not (isinstance(self.mpp, Real) and math.isfinite(self.mpp) and self.mpp > 0):
+            raise ValueError(f"mpp: expected a positive number of µm per pixel, found {self.mpp!r}")
 
     @property
     def area_um2(self) -> float:

@@ -236,6 +236,12 @@ def test_patch_encoder(made):
         ({"features": {"cell": ("colour",)}}, ValueError, "unknown 'colour'; valid are"),
         ({"features": {"region": ("color",)}}, ValueError, "unknown 'region'"),
         ({"features": {"cell": {"resolution": 1}}}, ValueError, "valid are groups, mpp"),
+        ({"edges": {"cell": ["delaunay", "knn"]}}, ValueError, "asked for twice, the second time by 'knn'"),
+        ({"edges": {NEAR: "knn", "cell": "radius"}}, ValueError, "asked for twice"),
+        ({"mask": "none"}, TypeError, "mask: expected a TissueMask, 'auto' or None, found 'none'"),
+        ({"mask": np.ones((512, 512), bool)}, TypeError, "mask: .* found ndarray"),
+        ({"features": {"cell": pd.DataFrame({"a": [1.0]}, index=["7"])}}, ValueError, "labels .* found '7'"),
+        ({"features": {"cell": pd.DataFrame({"a": ["x"]}, index=[7])}}, ValueError, "numbers .* others in a"),
     ],
 )
 def test_unknown_options_are_named(made, arguments, error, message):
@@ -298,3 +304,18 @@ def test_graphs_of_two_slides_batch_in_pyg(made):
     options = {"entities": {"cell": labels, "patch": {"size_um": 32.0}}, "progress": False}
     batch = Batch.from_data_list([build_graph(item, **options) for item in (slide, other)])
     assert batch["cell"].num_nodes == 2 * (labels.max()) and batch.mpp == [(0.5, 0.5)] * 2
+
+
+@pytest.mark.parametrize("mpp", [(0.5, 0.25), "0.5"])
+def test_the_mpp_of_an_instance_map_is_one_number(made, mpp):
+    slide, labels = made
+    with pytest.raises(ValueError, match="mpp: expected a positive number"):
+        build_graph(slide, {"cell": {"instance_map": labels, "mpp": mpp}}, mask=None, progress=False)
+
+
+def test_cells_off_the_slide_are_refused(made):
+    slide, labels = made
+    message = r"entities\['cell'\]: \d+ of 196 lie off the slide, .* of 256.0 x 256.0 µm; check .* mpp \(2\)"
+    for cells in ({"instance_map": labels, "mpp": 2.0}, Entities.from_instance_map(labels, 2.0)):
+        with pytest.raises(ValueError, match=message):
+            build_graph(slide, {"cell": cells}, features={"cell": ("shape",)}, mask=None, progress=False)

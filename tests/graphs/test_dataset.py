@@ -111,6 +111,60 @@ def test_labels_that_do_not_fit_are_named(folder):
         GraphDataset(folder, labels={"s0": 1, "s1": float("nan"), "s2": 0})
 
 
+def test_tables_of_labels_as_people_save_them(folder):
+    # a slide that is not built yet has no grade: the others' stay whole
+    path = folder / "labels.csv"
+    path.write_text("slide_id,label\ns0,1\ns1,0\ns2,1\ns3,\ns4,  \n")
+    for labels in (
+        path,
+        pd.read_csv(path, dtype_backend="numpy_nullable").iloc[:4].astype({"label": "Int64"}),
+    ):
+        data = GraphDataset(folder, labels=labels)
+        assert data.y.tolist() == [1, 0, 1] and data.y.dtype == np.int64
+    path.write_text("slide_id, label\ns0, IDC\ns1 ,IDC\ns2,ILC \n", encoding="utf-8-sig")
+    data = GraphDataset(folder, labels=path)
+    assert data.y.tolist() == [0, 0, 1] and data.classes == ["IDC", "ILC"]
+    path.write_text("slide_id,label\ns0,IDC\ns1,IDC\ns2,   \n")
+    with pytest.raises(ValueError, match="no label for 1 of 3 slides: s2"):
+        GraphDataset(folder, labels=path)
+    path.write_bytes("slide_id,label\ns0,Ä\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"is not in UTF-8 .* save it as CSV UTF-8"):
+        GraphDataset(folder, labels=path)
+    path.write_text("")
+    with pytest.raises(ValueError, match="expected a CSV with slide_id and label"):
+        GraphDataset(folder, labels=path)
+
+
+@pytest.mark.parametrize("value", [float("inf"), [1, 2], pd.Timestamp("2020-01-01"), b"a"])
+def test_labels_are_finite_numbers_or_names(folder, value):
+    with pytest.raises(ValueError, match="expected one finite number or name for each slide"):
+        GraphDataset(folder, labels=dict.fromkeys(["s0", "s1", "s2"], value))
+
+
+def test_labels_by_row_are_refused(folder):
+    with pytest.raises(TypeError, match=r"labels: expected a mapping .* found list"):
+        GraphDataset(folder, labels=[0, 1, 0])
+
+
+def test_files_written_anew_are_not_taken_for_those_of_before(folder):
+    data = pickle.loads(pickle.dumps(GraphDataset(folder, node_type="cell", window_um=100.0)))
+    graph = example_graph(cells=300, patches=9, seed=0, slide_id="s0")
+    graph["cell"].latent = torch.ones(300, 2, dtype=torch.float16)
+    save(graph, folder / "s0.safetensors")  # more fields of the same nodes change no item
+    assert data[0].latent.shape[1] == 2
+    data = pickle.loads(pickle.dumps(data))
+    save(example_graph(cells=900, patches=9, seed=0, slide_id="s0"), folder / "s0.safetensors")
+    with pytest.raises(ValueError, match=r"s0\.safetensors was written anew since the dataset was made"):
+        data[0]
+
+
+def test_widths_and_rows_of_numpy(folder):
+    data = GraphDataset(folder, node_type="cell", window_um=np.float32(100))
+    assert data.windows == GraphDataset(folder, node_type="cell", window_um=100).windows
+    with pytest.raises(IndexError, match="index: expected"):
+        data[[0.5]]
+
+
 def test_labels_that_graphs_carry(tmp_path):
     for seed in range(2):
         graph = example_graph(seed=seed, slide_id=f"s{seed}")

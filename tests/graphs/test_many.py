@@ -1,14 +1,18 @@
 """Many slides: one file each, skipped when complete, reported when broken."""
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from histograph.graphs import GraphDataset, build_many, load
+from histograph.entities import Entities
+from histograph.graphs import GraphDataset, build_many, convert_many, load
 from histograph.graphs import many as many_module
+from histograph.graphs.provenance import describe
 
 OPTIONS = {"entities": {"patch": {"size_um": 20.0}}, "mask": None, "progress": False, "mpp": 1.0}
 
@@ -127,3 +131,23 @@ def test_mistakes_are_found_before_a_slide_is_opened(slides, tmp_path):
     with pytest.raises(TypeError, match="found one path"):
         build_many(slides[0], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_equally_large_file_of_other_content_is_not_taken_for_done(tmp_path):
+    # features of another encoder of the same width
+    path, out = tmp_path / "a.h5", tmp_path / "out"
+    for value, status in ((1.0, "built"), (1.0, "skipped"), (2.0, "built")):
+        with h5py.File(path, "w") as file:
+            file["features"] = np.full((3, 600_000), value, np.float32)  # more than is hashed whole
+            file["coords"] = [[0, 0], [256, 0], [0, 256]]
+        table = convert_many([path], out, mpp=0.5, patch_size_level0=256, progress=False)
+        assert table["status"].tolist() == [status]
+        assert load(out / "a.safetensors").x[0, 0] == value
+
+
+def test_tables_and_types_of_cells_count_as_options():
+    table = pd.DataFrame({"a": [1.0, 2.0]}, index=[3, 8])
+    cells = Entities.from_instance_map([[3, 8]], mpp=1.0)
+    one, other = (replace(cells, columns={"type": np.array(names)}) for names in (["a", "b"], ["b", "a"]))
+    assert describe(table) != describe(table.set_axis([8, 3])) and describe(one) != describe(other)
+    assert describe(cells) == describe(Entities.from_instance_map([[3, 8]], mpp=1.0))

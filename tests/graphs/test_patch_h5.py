@@ -595,3 +595,14 @@ def test_command_without_files(tmp_path, capsys):
     assert "holds no file of patch features (.h5, .hdf5)" in capsys.readouterr().err
     assert run("convert", tmp_path / "nowhere", "--out", tmp_path / "g", "--mpp", 0.25) == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, value", [("id", np.ones(6, np.int64)), ("id/x", np.arange(6)), ("feature_names", np.arange(4))]
+)
+def test_ids_and_names_that_are_something_else(tmp_path, name, value):
+    path = write(tmp_path / "slide.h5")
+    with h5py.File(path, "a") as file:
+        file[name] = value
+    graph = hg.read_trident(path, mpp=MPP)
+    assert graph.id.tolist() == list(range(6)) and graph.feature_names == ["f0", "f1", "f2", "f3"]

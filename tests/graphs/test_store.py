@@ -295,6 +295,24 @@ def test_what_cannot_be_stored_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sparse_tensors_are_named_where_nodes_are_put_in_order(tmp_path):
+    graph = permuted(example_graph(), 0)
+    graph["cell"].adjacency = torch.eye(60).to_sparse()
+    with pytest.raises(TypeError, match="adjacency cannot be stored: it is sparse"):
+        save(graph, tmp_path / "a.safetensors")
+
+
+def test_a_file_written_anew_is_not_read_by_its_old_header(tmp_path):
+    path = save(example_graph(cells=60), tmp_path / "a.safetensors")
+    file = GraphFile(path)
+    save(example_graph(cells=90), path)
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors was written anew since it was opened; open it again"
+    ):
+        file.load()
+    assert len(GraphFile(path).load(["cell"])["cell"].pos) == 90
+
+
 def test_tensors_that_share_memory_are_stored(tmp_path):
     graph = example_graph()
     graph["cell"].bbox = torch.cat([graph["cell"].pos] * 2, dim=1)

@@ -32,12 +32,22 @@ def test_counts(squares, ratio):
         assert torch.equal(order[place].clamp(min=0) * ~hidden, torch.arange(squares) * ~hidden)
 
 
+@pytest.mark.parametrize(
+    ("squares", "ratio", "shown"), [(25, 0.8, 4), (100, 0.9, 9), (196, 0.75, 49), (36, 0.5, 18)]
+)
+def test_counts_as_released(squares, ratio, shown):
+    """``int(L * (1 - mask_ratio))`` of the released code, which the exact count exceeds where the product is whole."""
+    assert hide(torch.rand(2, squares), ratio, official_compat=True).kept.shape == (2, shown)
+    exact = {(25, 0.8): 5, (100, 0.9): 10}.get((squares, ratio), shown)
+    assert hide(torch.rand(2, squares), ratio).kept.shape == (2, exact)
+
+
 def test_golden_masks():
     """Spec 6.2, from the released code's noise."""
     with np.load(GOLDEN / "masking.npz") as file:
         a = {name: torch.from_numpy(np.array(file[name])) for name in file.files}
     for case in ("c0", "c1", "c2", "c3"):
-        hiding = hide(a[f"{case}_noise"], float(a[f"{case}_ratio"]))
+        hiding = hide(a[f"{case}_noise"], float(a[f"{case}_ratio"]), official_compat=True)
         assert torch.equal(hiding.place, a[f"{case}_ids_restore"])
         assert torch.equal(hiding.hidden.float(), a[f"{case}_mask"])
         x = a[f"{case}_x"]

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from histograph.slides import open_slide
+from histograph.slides.image_reader import as_rgb
 
 
 def whole(slide):
@@ -78,3 +79,9 @@ def test_animations_are_refused(tmp_path, noise, suffix):
 def test_png_resolution_of_a_microscope(tmp_path, noise):
     Image.fromarray(noise(9, 9, 3)).save(tmp_path / "a.png", dpi=(50800, 50800))
     assert open_slide(tmp_path / "a.png").mpp == pytest.approx((0.5, 0.5), rel=1e-3)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_sixteen_bits_in_either_order_of_bytes(order):
+    image = np.array([[0, 257, 65535]], order + "u2")
+    assert as_rgb(image)[0, :, 0].tolist() == [0, 1, 255]

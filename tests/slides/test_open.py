@@ -127,3 +127,14 @@ def test_relative_path_is_pickled_absolute(tmp_path, pyramid, noise, monkeypatch
     monkeypatch.chdir(tmp_path)
     _, (path, _, _) = open_slide("a.tif").__reduce__()
     assert Path(path).is_absolute()
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (32, 32)}])
+def test_a_fourth_sample_that_is_not_said_to_be_transparency_is_left_out(tmp_path, noise, layout):
+    # OpenSlide, which reads the tiled file, takes it for transparency that the colours are multiplied by
+    image = noise(64, 64, 4)
+    image[..., 3] = 0
+    options = {"photometric": "rgb", "extrasamples": ["unspecified"], **layout}
+    tifffile.imwrite(tmp_path / "a.tif", image, **options)
+    with open_slide(tmp_path / "a.tif", mpp=0.5) as slide:
+        assert np.array_equal(slide.read_region(0, 0, 32, 32, 0.5), image[..., :3])

@@ -134,3 +134,19 @@ def test_fraction_against_counting():
 def test_impossible_options(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         tissue_mask(slide_of(scene(20, 20, GLASS)), **options)
+
+
+@pytest.mark.parametrize(
+    ("mask", "mpp", "error", "message"),
+    [
+        (np.full((4, 4), 255, np.uint8), 8.0, TypeError, "bool, found uint8; write mask > 0"),
+        ([[True]], 8.0, TypeError, "bool, found list"),
+        (np.ones((4, 4, 3), bool), 8.0, ValueError, "two axes"),
+        (np.ones((4, 4), bool), 0.0, ValueError, "mpp: expected a positive number"),
+        (np.ones((4, 4), bool), (8.0, 4.0), ValueError, "mpp: expected a positive number"),
+    ],
+)
+def test_a_mask_of_another_kind_is_refused(mask, mpp, error, message):
+    # half a mask of 0 and 255 counted as all tissue
+    with pytest.raises(error, match=message):
+        TissueMask(mask, mpp)
