@@ -97,3 +97,29 @@ def load_checkpoint(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | 
         listed = "; ".join(f"{name}: was {found.get(name)!r}, now {wanted.get(name)!r}" for name in differing)
         raise ValueError(f"the run in {folder} was made with other settings ({listed}); {remedy}")
     return state
+
+
+def is_behind(path: Path) -> bool:
+    """Tell whether a file that is written after each checkpoint of its folder was not written after the last one.
+
+    A run may have been stopped between the two, or someone may have taken the file away.
+
+    Parameters
+    ----------
+    path : Path
+        The file, in a folder with a checkpoint.
+
+    Returns
+    -------
+    bool
+        Whether it is missing or older than the checkpoint.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "checkpoint.pt").touch()
+    ...     is_behind(Path(folder) / "method.safetensors")
+    True
+    """
+    return not path.is_file() or path.stat().st_mtime_ns < (path.parent / NAME).stat().st_mtime_ns

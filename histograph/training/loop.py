@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from histograph.methods import Method
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import is_behind, load_checkpoint, save_checkpoint
 from .log import TrainingLog
 
 
@@ -201,8 +201,7 @@ def train(
     run = _Run(fabric, method, optimizer, settings, settings.epochs * len(loader), identity, watch)
     if out is not None and conduct.resume and (state := load_checkpoint(out, identity)) is not None:
         _restore(run, state, out)
-        # a run may have been stopped after its checkpoint and before this file, or someone took it away
-        if main and conduct.method_file is not None:
+        if main and conduct.method_file is not None and is_behind(out / conduct.method_file):
             method.save(out / conduct.method_file)
     log = TrainingLog(out if main else None, run.history, conduct.tensorboard)
     epochs = range(run.epoch, settings.epochs)

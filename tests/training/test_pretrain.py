@@ -291,7 +291,14 @@ def test_a_finished_run_has_its_method_whatever_stopped_it(tmp_path):
     first = small()
     pretrain(first, graphs(), epochs=2, out=tmp_path, **QUIET)
     path = tmp_path / "method.safetensors"
+    written = path.stat().st_mtime_ns
+    pretrain(small(1), graphs(), epochs=2, out=tmp_path, **QUIET)
+    assert path.stat().st_mtime_ns == written  # it is there, and not written again
     path.unlink()  # killed between the checkpoint and this file
+    pretrain(small(1), graphs(), epochs=2, out=tmp_path, **QUIET)
+    assert same(load_method(path), first)
+    small(2).save(path)  # or there is still that of the epoch before
+    os.utime(path, (0, 0))
     pretrain(small(1), graphs(), epochs=2, out=tmp_path, **QUIET)
     assert same(load_method(path), first)
 
