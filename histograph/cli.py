@@ -475,9 +475,7 @@ def evaluate(
     vectors = Embeddings.load(embeddings)
     table = read_labels(labels, vectors.slide_ids)
     writable_folder(out)
-    if lost := table.without_vector:
-        shown = ", ".join(lost[:3]) + ", …" * (len(lost) > 3)
-        print(f"left out: {len(lost)} slides of {labels} without a vector: {shown}", file=sys.stderr)
+    say_left_out(table.without_vector, f"of {labels} without a vector")
     options: dict[str, Any] = {"groups": table.group, "folds": folds, "seed": seed}
     z, y = vectors.graph.numpy(), table.label
     result = (
@@ -608,7 +606,7 @@ def _dataset(paths: list[Path], node_type: str, window_um: float, min_nodes: int
     if len(data) == 0:
         what = f"window of {window_um:g} µm" if window_um else "graph"
         raise ValueError(f"no {what} has at least {min_nodes} nodes of type {node_type}: lower --min-nodes")
-    say_left_out(data, node_type)
+    say_left_out(data.left_out, f"with too few nodes of type {node_type}")
     return data
 
 

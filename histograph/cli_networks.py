@@ -130,25 +130,23 @@ def regions_of(paths: list[Path], node_type: str, grid: int, min_nodes: int) -> 
     )
     if len(data) == 0:
         raise ValueError(f"no region has at least {min_nodes} nodes of type {node_type}: lower --min-nodes")
-    say_left_out(data, node_type)
+    say_left_out(data.left_out, f"with too few nodes of type {node_type}")
     return data
 
 
-def say_left_out(data: Any, node_type: str) -> None:
-    """Say on stderr which slides have too few nodes to be in the data.
+def say_left_out(lost: list[str], why: str) -> None:
+    """Say on stderr which slides have no part in what a command does.
 
     Parameters
     ----------
-    data : GraphDataset or RegionDataset
-        Of the command.
-    node_type : str
-        What its nodes are.
+    lost : list of str
+        The slides; nothing is said of none.
+    why : str
+        What comes after "slides".
     """
-    if lost := data.left_out:
+    if lost:
         shown = ", ".join(lost[:3]) + ", …" * (len(lost) > 3)
-        print(
-            f"left out: {len(lost)} slides with too few nodes of type {node_type}: {shown}", file=sys.stderr
-        )
+        print(f"left out: {len(lost)} slides {why}: {shown}", file=sys.stderr)
 
 
 def network_of(method: str, data: Any, hidden_dim: int, epochs: int, options: dict[str, Any]) -> Any:

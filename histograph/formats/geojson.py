@@ -448,7 +448,7 @@ def to_geojson(
     first = next(rows, None)
     while first is not None and not first.ids and (later := next(rows, None)) is not None:
         first = later  # the head is of the first piece that holds objects, if there is any
-    frame = _frame(source, mpp, slide, offset_px, None if first is None else first.mpp, path)
+    frame = _frame(source, mpp, slide, offset_px, path)
     with atomic_path(path) as part, part.open("wb") as plain:
         packed = gzip.GzipFile("", "wb", 4, plain, mtime=0) if path.suffix.lower() == ".gz" else None
         handle: Any = packed or plain
@@ -466,15 +466,11 @@ def to_geojson(
     return path
 
 
-def _frame(
-    source: Any, mpp: Any, slide: Slide | None, offset_px: Any, graph_mpp: Any, path: Path
-) -> PixelFrame:
+def _frame(source: Any, mpp: Any, slide: Slide | None, offset_px: Any, path: Path) -> PixelFrame:
     """Settle the pixels of the file, from what the caller says and what the source knows."""
     known = known_level0(source)
-    if known is None:
-        return pixel_frame(mpp, slide, offset_px, graph_mpp, str(path))
-    frame = pixel_frame(mpp, slide, offset_px, known.mpp, str(path))
-    if slide is not None or offset_px is not None:
+    frame = pixel_frame(mpp, slide, offset_px, None if known is None else known.mpp, str(path))
+    if known is None or slide is not None or offset_px is not None:
         return frame
     x, y = (o * was / now for o, was, now in zip(known.offset_px, known.mpp, frame.mpp, strict=True))
     return replace(frame, offset_px=(x, y))
