@@ -77,8 +77,6 @@ class Rows:
         Of the same raster.
     colors : dict
         Colours of types.
-    mpp : (float, float), optional
-        µm per level-0 pixel, where the source knows it.
     extent_um : (float, float), optional
         Canvas that was searched.
     """
@@ -92,7 +90,6 @@ class Rows:
     raster_mpp: float | None = None
     nuclei: tuple[Rings, float] | None = None
     colors: dict[str, Any] = field(default_factory=dict)
-    mpp: Any = None
     extent_um: tuple[float, float] | None = None
 
     def header(self) -> dict[str, Any]:
@@ -230,10 +227,10 @@ def rows_of(
     for part in source:
         if not isinstance(part, Entities):
             raise TypeError(f"source: expected Entities in the iterable, found {type(part).__name__}")
-        yield from _entity_rows(part, object_type, nuclei, None)
+        yield from _entity_rows(part, object_type, nuclei)
 
 
-def _entity_rows(part: Entities, object_type: str, nuclei: Entities | None, mpp: Any) -> Iterator[Rows]:
+def _entity_rows(part: Entities, object_type: str, nuclei: Entities | None) -> Iterator[Rows]:
     """Cut entities into pieces."""
     every = row_ids(part)
     for start in range(0, max(len(part), 1), _ROWS):  # one piece without any objects has a head too
@@ -262,7 +259,6 @@ def _entity_rows(part: Entities, object_type: str, nuclei: Entities | None, mpp:
             part.mpp,
             inner,
             part.parameters.get("type_colors", {}),
-            mpp,
             part.extent_um,
         )
 
@@ -292,7 +288,7 @@ def _graph_rows(
         order = np.argsort(nodes.label, kind="stable")
         chosen = entities.select(_places(entities.label, nodes.label[order], "entities"))
         columns = {name: column[order] for name, column in nodes.columns.items()}
-        yield from _entity_rows(replace(chosen, columns=columns), object_type, nuclei, nodes.mpp)
+        yield from _entity_rows(replace(chosen, columns=columns), object_type, nuclei)
         return
     if nuclei is not None:
         raise ValueError("nuclei: nodes without outlines have no nucleus either; give entities= too")
@@ -300,7 +296,7 @@ def _graph_rows(
     for start in range(0, len(nodes.ids), _ROWS):
         piece = slice(start, start + _ROWS)
         columns = {name: column[piece] for name, column in nodes.columns.items()}
-        rows = Rows(nodes.kind, nodes.ids[piece], columns, object_type, colors=nodes.colors, mpp=nodes.mpp)
+        rows = Rows(nodes.kind, nodes.ids[piece], columns, object_type, colors=nodes.colors)
         if boxes is None:
             rows.points_um = nodes.pos[piece]
         else:
